@@ -41,13 +41,13 @@ CREATE FUNCTION event_store.guard(event_table regclass) RETURNS SETOF text
 COMMENT ON FUNCTION event_store.guard(regclass) IS
 'Puts an event table''s guards and the settings of its sequence back in order and returns a line for each thing that it mended; none where all was well. What it cannot mend it raises as SE005. The owner''s right.';
 
-CREATE FUNCTION event_store.make_append_only("table" regclass) RETURNS void
+CREATE FUNCTION event_store.make_append_only(target regclass) RETURNS void
     LANGUAGE c VOLATILE PARALLEL UNSAFE
     AS 'MODULE_PATHNAME', 'event_store_make_append_only';
 COMMENT ON FUNCTION event_store.make_append_only(regclass) IS
 'Makes any existing ordinary table append-only: from then on UPDATE, DELETE and TRUNCATE raise SE002. Nothing else about the table changes; it gets no versions, positions or feed. The owner''s right. Raises 42809 for anything but an ordinary, permanent table without partitions or inheritance.';
 
-CREATE FUNCTION event_store.check_guards("table" regclass) RETURNS text
+CREATE FUNCTION event_store.check_guards(target regclass) RETURNS text
     LANGUAGE c STABLE PARALLEL SAFE
     AS 'MODULE_PATHNAME', 'event_store_check_guards';
 COMMENT ON FUNCTION event_store.check_guards(regclass) IS

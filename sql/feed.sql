@@ -61,7 +61,7 @@ COMMENT ON FUNCTION event_store.read_batch(regclass, bigint, bigint, text[], tex
 
 CREATE FUNCTION event_store.position_at(
     event_table regclass,
-    "time" timestamptz)
+    at timestamptz)
     RETURNS bigint
     LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path = pg_catalog, pg_temp
@@ -72,8 +72,8 @@ DECLARE
     found_at bigint;
 BEGIN
     PERFORM event_store.check_guards(event_table);
-    IF "time" IS NULL THEN
-        RAISE EXCEPTION 'time must not be null' USING ERRCODE = '22004';
+    IF at IS NULL THEN
+        RAISE EXCEPTION 'at must not be null' USING ERRCODE = '22004';
     END IF;
     EXECUTE format('SELECT recorded_at FROM ONLY %s ORDER BY position LIMIT 1',
                    event_table) INTO oldest;
@@ -84,10 +84,10 @@ BEGIN
         EXECUTE format('SELECT max(position + 0) FROM ONLY %s
                          WHERE recorded_at <= $1 AND recorded_at >= $2', event_table)
            INTO found_at
-          USING "time", CASE WHEN isfinite("time") THEN "time" - width
+          USING at, CASE WHEN isfinite(at) THEN at - width
                              ELSE '-infinity' END;
-        EXIT WHEN NOT isfinite("time") OR width > '100 years'
-               OR "time" - width < oldest - interval '1 day';
+        EXIT WHEN NOT isfinite(at) OR width > '100 years'
+               OR at - width < oldest - interval '1 day';
         width := width * 10;
     END LOOP;
     RETURN coalesce(found_at, 0);
