@@ -2,6 +2,17 @@
 -- untyped literals ambiguous.  Not STRICT: a NULL that is not allowed gets an
 -- error, not a NULL result that looks like success.
 
+CREATE TYPE event_store.append_result AS (
+    first_version   bigint,
+    last_version    bigint,
+    first_position  bigint,
+    last_position   bigint,
+    event_ids       uuid[],
+    duplicate       boolean
+);
+COMMENT ON TYPE event_store.append_result IS
+'What an append returns: the versions and positions of its first and last event, the ids of all, and whether they had been there already (duplicate), in which case the versions and positions are the original ones and nothing was written.';
+
 CREATE FUNCTION event_store.stream_exists() RETURNS bigint
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN (-4)::bigint;
@@ -19,14 +30,8 @@ CREATE FUNCTION event_store.append(
     correlation_id text DEFAULT NULL,
     causation_id text DEFAULT NULL,
     occurred_at timestamptz DEFAULT NULL,
-    schema_version integer DEFAULT 1,
-    OUT first_version bigint,
-    OUT last_version bigint,
-    OUT first_position bigint,
-    OUT last_position bigint,
-    OUT event_ids uuid[],
-    OUT duplicate boolean)
-    RETURNS record
+    schema_version integer DEFAULT 1)
+    RETURNS event_store.append_result
     LANGUAGE c VOLATILE PARALLEL UNSAFE
     AS 'MODULE_PATHNAME', 'event_store_append';
 COMMENT ON FUNCTION event_store.append(regclass, text, text, jsonb, bigint, uuid, jsonb, text, text, timestamptz, integer) IS
@@ -38,18 +43,13 @@ CREATE FUNCTION event_store.append_batch(
     types text[],
     data jsonb[],
     expected_version bigint DEFAULT NULL,
-    OUT first_version bigint,
-    OUT last_version bigint,
-    OUT first_position bigint,
-    OUT last_position bigint,
-    INOUT event_ids uuid[] DEFAULT NULL,
+    event_ids uuid[] DEFAULT NULL,
     metadata jsonb[] DEFAULT NULL,
     correlation_id text DEFAULT NULL,
     causation_id text DEFAULT NULL,
     occurred_at timestamptz[] DEFAULT NULL,
-    schema_versions integer[] DEFAULT NULL,
-    OUT duplicate boolean)
-    RETURNS record
+    schema_versions integer[] DEFAULT NULL)
+    RETURNS event_store.append_result
     LANGUAGE c VOLATILE PARALLEL UNSAFE
     AS 'MODULE_PATHNAME', 'event_store_append_batch';
 COMMENT ON FUNCTION event_store.append_batch(regclass, text, text[], jsonb[], bigint, uuid[], jsonb[], text, text, timestamptz[], integer[]) IS
@@ -59,14 +59,8 @@ CREATE FUNCTION event_store.append_json(
     event_table regclass,
     stream text,
     events jsonb,
-    expected_version bigint DEFAULT NULL,
-    OUT first_version bigint,
-    OUT last_version bigint,
-    OUT first_position bigint,
-    OUT last_position bigint,
-    OUT event_ids uuid[],
-    OUT duplicate boolean)
-    RETURNS record
+    expected_version bigint DEFAULT NULL)
+    RETURNS event_store.append_result
     LANGUAGE c VOLATILE PARALLEL UNSAFE
     AS 'MODULE_PATHNAME', 'event_store_append_json';
 COMMENT ON FUNCTION event_store.append_json(regclass, text, jsonb, bigint) IS

@@ -1,0 +1,303 @@
+/*
+ * check_ddl.c
+ *	  The event triggers: no DDL command leaves an event table, or an
+ *	  append-only table, less guarded than it was.
+ *
+ * A restore builds such a table in steps, in an order that pg_restore -j does
+ * not fix, and its owner may only mend it in steps too.  So each command is
+ * refused only for what it can have broken, not for what is not there yet.
+ * Whatever slips by all the same, an append finds (SE005).
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/relation.h"
+#include "access/table.h"
+#include "catalog/indexing.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_depend.h"
+#include "catalog/pg_inherits.h"
+#include "catalog/pg_rewrite.h"
+#include "catalog/pg_trigger.h"
+#include "catalog/pg_type.h"
+#include "commands/event_trigger.h"
+#include "commands/sequence.h"
+#include "errors.h"
+#include "event_table.h"
+#include "executor/spi.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "nodes/parsenodes.h"
+#include "snapshot.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/lsyscache.h"
+#include "utils/rel.h"
+
+PG_FUNCTION_INFO_V1(event_store_check_ddl);
+PG_FUNCTION_INFO_V1(event_store_check_rewrite);
+PG_FUNCTION_INFO_V1(event_store_check_drop);
+
+/* As returned by pg_event_trigger_table_rewrite_reason(). */
+#define REWRITE_PERSISTENCE	0x01
+#define REWRITE_COLUMN		0x04
+
+static int	kinds_to_check(Node *parsetree);
+static int	kinds_of_alter_table(AlterTableStmt *stmt);
+static void check_object(Oid classid, Oid objid, int kinds);
+static void check_table(Oid relid, int kinds);
+static Oid	table_of(Oid catalog, Oid index, AttrNumber oid_column, Oid oid);
+
+static EventTriggerData *
+event_trigger_data(FunctionCallInfo fcinfo)
+{
+	if (!CALLED_AS_EVENT_TRIGGER(fcinfo))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_EVENT_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("this function must be called as an event trigger")));
+	return (EventTriggerData *) fcinfo->context;
+}
+
+Datum
+event_store_check_ddl(PG_FUNCTION_ARGS)
+{
+	int			kinds = kinds_to_check(event_trigger_data(fcinfo)->parsetree);
+
+	SPI_connect();
+	if (SPI_execute("SELECT classid, objid FROM pg_catalog.pg_event_trigger_ddl_commands()"
+					" WHERE objid IS NOT NULL AND NOT in_extension", true, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not list the DDL commands");
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		bool		isnull;
+		Oid			classid = DatumGetObjectId(SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1, &isnull));
+		Oid			objid = DatumGetObjectId(SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 2, &isnull));
+
+		check_object(classid, objid, kinds);
+	}
+	SPI_finish();
+	return PointerGetDatum(NULL);
+}
+
+/* What can this command have broken? */
+static int
+kinds_to_check(Node *parsetree)
+{
+	switch (nodeTag(parsetree))
+	{
+		case T_AlterTableStmt:
+			return kinds_of_alter_table((AlterTableStmt *) parsetree);
+		case T_CreateTrigStmt:
+			return ES_PROBLEM_SHAPE | ES_PROBLEM_GUARD | ES_PROBLEM_ORDER;
+		case T_RenameStmt:
+			return ES_PROBLEM_SHAPE | ES_PROBLEM_GUARD | ES_PROBLEM_ORDER;
+		case T_AlterSeqStmt:
+			return ES_PROBLEM_SEQUENCE;
+		default:
+			return ES_PROBLEM_SHAPE;
+	}
+}
+
+static int
+kinds_of_alter_table(AlterTableStmt *stmt)
+{
+	int			kinds = ES_PROBLEM_SHAPE;
+	ListCell   *lc;
+
+	foreach(lc, stmt->cmds)
+	{
+		switch (((AlterTableCmd *) lfirst(lc))->subtype)
+		{
+			case AT_EnableTrig:
+			case AT_EnableReplicaTrig:
+			case AT_DisableTrig:
+			case AT_EnableTrigAll:
+			case AT_DisableTrigAll:
+			case AT_EnableTrigUser:
+			case AT_DisableTrigUser:
+				kinds |= ES_PROBLEM_CHANGE_STATE | ES_PROBLEM_INSERT_STATE;
+				break;
+			case AT_EnableAlwaysTrig:
+				kinds |= ES_PROBLEM_INSERT_STATE;
+				break;
+			case AT_DropConstraint:
+			case AT_DropColumn:
+				kinds |= ES_PROBLEM_INDEX;
+				break;
+			default:
+				break;
+		}
+	}
+	return kinds;
+}
+
+static void
+check_object(Oid classid, Oid objid, int kinds)
+{
+	Oid			relid = InvalidOid;
+
+	if (classid == TriggerRelationId)
+		relid = table_of(TriggerRelationId, TriggerOidIndexId, Anum_pg_trigger_oid, objid);
+	else if (classid == RewriteRelationId)
+		relid = table_of(RewriteRelationId, RewriteOidIndexId, Anum_pg_rewrite_oid, objid);
+	else if (classid == RelationRelationId)
+	{
+		char		relkind = get_rel_relkind(objid);
+
+		if (relkind == RELKIND_SEQUENCE)
+		{
+			int32		column;
+
+			if (!sequenceIsOwned(objid, DEPENDENCY_AUTO, &relid, &column))
+				return;
+		}
+		else if (relkind == RELKIND_RELATION || relkind == RELKIND_FOREIGN_TABLE ||
+				 relkind == RELKIND_PARTITIONED_TABLE)
+			relid = objid;
+	}
+	if (!OidIsValid(relid))
+		return;
+
+	check_table(relid, kinds);
+	/* A command on a relative can have made it one. */
+	if (classid == RelationRelationId)
+	{
+		ListCell   *lc;
+		Relation	catalog = table_open(InheritsRelationId, AccessShareLock);
+		ScanKeyData key;
+		SysScanDesc scan;
+		HeapTuple	tuple;
+
+		foreach(lc, find_inheritance_children(relid, NoLock))
+			check_table(lfirst_oid(lc), ES_PROBLEM_SHAPE);
+		ScanKeyInit(&key, Anum_pg_inherits_inhrelid, BTEqualStrategyNumber,
+					F_OIDEQ, ObjectIdGetDatum(relid));
+		scan = systable_beginscan(catalog, InheritsRelidSeqnoIndexId, true, NULL, 1, &key);
+		while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+			check_table(((Form_pg_inherits) GETSTRUCT(tuple))->inhparent, ES_PROBLEM_SHAPE);
+		systable_endscan(scan);
+		table_close(catalog, AccessShareLock);
+	}
+}
+
+/* The table of a trigger or rule. */
+static Oid
+table_of(Oid catalogid, Oid indexid, AttrNumber oid_column, Oid oid)
+{
+	Relation	catalog = table_open(catalogid, AccessShareLock);
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+	Oid			relid = InvalidOid;
+
+	ScanKeyInit(&key, oid_column, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(oid));
+	scan = systable_beginscan(catalog, indexid, true, NULL, 1, &key);
+	if (HeapTupleIsValid(tuple = systable_getnext(scan)))
+		relid = catalogid == TriggerRelationId
+			? ((Form_pg_trigger) GETSTRUCT(tuple))->tgrelid
+			: ((Form_pg_rewrite) GETSTRUCT(tuple))->ev_class;
+	systable_endscan(scan);
+	table_close(catalog, AccessShareLock);
+	return relid;
+}
+
+static void
+check_table(Oid relid, int kinds)
+{
+	Relation	rel = try_relation_open(relid, AccessShareLock);
+	EventTable	table;
+
+	if (rel == NULL)
+		return;
+	if (rel->rd_rel->relkind == RELKIND_RELATION)
+	{
+		es_describe_table(rel, kinds, &table);
+		if (table.problem)
+			ereport(ERROR,
+					(errcode(ES_UNGUARDED_EVENT_TABLE),
+					 errmsg("the command would leave the append-only table \"%s\" unguarded",
+							RelationGetRelationName(rel)),
+					 errdetail_internal("%s", table.problem),
+					 errtable(rel)));
+	}
+	relation_close(rel, NoLock);
+}
+
+/* ALTER TABLE may fill new columns, but not rewrite what is stored. */
+Datum
+event_store_check_rewrite(PG_FUNCTION_ARGS)
+{
+	Oid			relid;
+	int			reason;
+	bool		isnull;
+	Relation	rel;
+	EventTable	table;
+
+	event_trigger_data(fcinfo);
+	SPI_connect();
+	if (SPI_execute("SELECT pg_catalog.pg_event_trigger_table_rewrite_oid(),"
+					" pg_catalog.pg_event_trigger_table_rewrite_reason()", true, 1) != SPI_OK_SELECT)
+		elog(ERROR, "could not ask which table is rewritten");
+	relid = DatumGetObjectId(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+	reason = DatumGetInt32(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2, &isnull));
+	SPI_finish();
+
+	if ((reason & (REWRITE_COLUMN | REWRITE_PERSISTENCE)) == 0)
+		return PointerGetDatum(NULL);
+	rel = relation_open(relid, NoLock);
+	if (rel->rd_rel->relkind == RELKIND_RELATION)
+	{
+		es_describe_table(rel, 0, &table);
+		if (table.is_event_table || table.is_append_only)
+			ereport(ERROR,
+					(errcode(ES_APPEND_ONLY_VIOLATION),
+					 errmsg("cannot rewrite \"%s\": it is append-only", RelationGetRelationName(rel)),
+					 errdetail("The command would rewrite every stored row."),
+					 errhint("Add a column instead, or read the old form as the new one."),
+					 errtable(rel)));
+	}
+	relation_close(rel, NoLock);
+	return PointerGetDatum(NULL);
+}
+
+/*
+ * Refuses to drop a guard while its table stays.  Dropping the table is its
+ * owner's right; our own tables follow.
+ */
+Datum
+event_store_check_drop(PG_FUNCTION_ARGS)
+{
+	event_trigger_data(fcinfo);
+	SPI_connect();
+	if (SPI_execute("SELECT objid, address_names[1:2], address_names[3], classid"
+					" FROM pg_catalog.pg_event_trigger_dropped_objects()"
+					" WHERE classid = 'pg_catalog.pg_trigger'::pg_catalog.regclass AND original"
+					" OR classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND object_type = 'table'",
+					true, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not list the dropped objects");
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		HeapTuple	row = SPI_tuptable->vals[i];
+		TupleDesc	desc = SPI_tuptable->tupdesc;
+		bool		isnull;
+		Oid			classid = DatumGetObjectId(SPI_getbinval(row, desc, 4, &isnull));
+
+		if (classid == RelationRelationId)
+			es_forget_snapshots(DatumGetObjectId(SPI_getbinval(row, desc, 1, &isnull)));
+		else
+		{
+			char	   *trigger = SPI_getvalue(row, desc, 3);
+
+			for (int g = 0; trigger && g < ES_NUM_GUARDS; g++)
+				if (strcmp(trigger, es_guards[g].name) == 0)
+					ereport(ERROR,
+							(errcode(ES_UNGUARDED_EVENT_TABLE),
+							 errmsg("cannot drop guard \"%s\"", trigger),
+							 errdetail("It is what keeps the table append-only."),
+							 errhint("Drop the table, if you want to be rid of it.")));
+		}
+	}
+	SPI_finish();
+	return PointerGetDatum(NULL);
+}

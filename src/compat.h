@@ -1,0 +1,58 @@
+/*
+ * compat.h
+ *	  The differences between PostgreSQL 15 to 18 that concern us.
+ *
+ * The only file that looks at PG_VERSION_NUM.
+ */
+#ifndef ES_COMPAT_H
+#define ES_COMPAT_H
+
+#if PG_VERSION_NUM < 150000
+#error "event_store needs PostgreSQL 15 or later"
+#endif
+
+/* 16 split permission information off the range table; 18 counts its unpruned members. */
+#if PG_VERSION_NUM >= 180000
+#define es_init_range_table(estate, rte) \
+	ExecInitRangeTable(estate, list_make1(rte), NIL, bms_make_singleton(1))
+#elif PG_VERSION_NUM >= 160000
+#define es_init_range_table(estate, rte) \
+	ExecInitRangeTable(estate, list_make1(rte), NIL)
+#else
+#define es_init_range_table(estate, rte) \
+	ExecInitRangeTable(estate, list_make1(rte))
+#endif
+
+/* 16 added a flag for summarizing indexes. */
+#if PG_VERSION_NUM >= 160000
+#define es_insert_index_tuples(rri, slot, estate) \
+	ExecInsertIndexTuples(rri, slot, estate, false, false, NULL, NIL, false)
+#else
+#define es_insert_index_tuples(rri, slot, estate) \
+	ExecInsertIndexTuples(rri, slot, estate, false, false, NULL, NIL)
+#endif
+
+/* 18 instruments index scans. */
+#if PG_VERSION_NUM >= 180000
+#define es_index_beginscan(heap, index, snapshot, nkeys) \
+	index_beginscan(heap, index, snapshot, NULL, nkeys, 0)
+#else
+#define es_index_beginscan(heap, index, snapshot, nkeys) \
+	index_beginscan(heap, index, snapshot, nkeys, 0)
+#endif
+
+/* 16 has one ownership check for all catalogs. */
+#if PG_VERSION_NUM >= 160000
+#define es_is_table_owner(relid, roleid) \
+	object_ownercheck(RelationRelationId, relid, roleid)
+#else
+#define es_is_table_owner(relid, roleid) \
+	pg_class_ownercheck(relid, roleid)
+#endif
+
+/* 18 replaces pg_attribute_noreturn() by a prefix. */
+#ifndef pg_noreturn
+#define pg_noreturn __attribute__((noreturn))
+#endif
+
+#endif							/* ES_COMPAT_H */

@@ -1,0 +1,724 @@
+/*
+ * event_table.c
+ *	  What makes a table an event table, and this backend's cache of it.
+ *
+ * There is no catalog of event tables: a table is one because it carries our
+ * triggers.  So a dump, a restore, a rename or a new owner can break nothing,
+ * and there is nothing to keep in step.  What it takes to find that out is
+ * done once per backend and table, and again after an invalidation of the
+ * table or its sequence; all that the answer depends on invalidates one of
+ * them, or pg_subscription_rel, or can only change under a lock that
+ * invalidates the table as well (pg_inherits, of parent and child).
+ *
+ * es_event_table_open() hands out a copy, since an invalidation may come, and
+ * a nested call rebuild the entry, while the caller still works.
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/relation.h"
+#include "access/table.h"
+#include "catalog/dependency.h"
+#include "catalog/pg_am.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_collation.h"
+#include "catalog/pg_depend.h"
+#include "catalog/pg_inherits.h"
+#include "catalog/pg_language.h"
+#include "catalog/pg_proc.h"
+#include "catalog/pg_sequence.h"
+#include "catalog/pg_subscription_rel.h"
+#include "catalog/pg_trigger.h"
+#include "catalog/pg_type.h"
+#include "commands/sequence.h"
+#include "commands/trigger.h"
+#include "compat.h"
+#include "errors.h"
+#include "event_table.h"
+#include "miscadmin.h"
+#include "scan.h"
+#include "storage/bufmgr.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/hsearch.h"
+#include "utils/inval.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/rls.h"
+#include "utils/snapmgr.h"
+#include "utils/syscache.h"
+
+const EventColumnSpec es_columns[ES_NUM_COLUMNS] = {
+	[ES_POSITION] = {"position", "bigint NOT NULL", INT8OID, true},
+	[ES_STREAM] = {"stream", "text COLLATE \"C\" NOT NULL", TEXTOID, true},
+	[ES_VERSION] = {"version", "bigint NOT NULL", INT8OID, true},
+	[ES_EVENT_ID] = {"event_id", "uuid NOT NULL", UUIDOID, true},
+	[ES_TYPE] = {"type", "text COLLATE \"C\" NOT NULL", TEXTOID, true},
+	[ES_SCHEMA_VERSION] = {"schema_version", "integer NOT NULL DEFAULT 1", INT4OID, true},
+	[ES_DATA] = {"data", "jsonb NOT NULL", JSONBOID, true},
+	[ES_METADATA] = {"metadata", "jsonb", JSONBOID, false},
+	[ES_CORRELATION_ID] = {"correlation_id", "text", TEXTOID, false},
+	[ES_CAUSATION_ID] = {"causation_id", "text", TEXTOID, false},
+	[ES_OCCURRED_AT] = {"occurred_at", "timestamptz", TIMESTAMPTZOID, false},
+	[ES_RECORDED_AT] = {"recorded_at", "timestamptz NOT NULL", TIMESTAMPTZOID, true},
+};
+
+/*
+ * The insert guard's name sorts behind whatever a user is likely to choose:
+ * triggers fire in the order of their names, and it has to be the last one.
+ */
+const GuardSpec es_guards[ES_NUM_GUARDS] = {
+	{"event_store_append_only", "UPDATE OR DELETE OR TRUNCATE", "STATEMENT",
+		"_guard_change", "event_store_guard_change",
+		TRIGGER_TYPE_BEFORE | TRIGGER_TYPE_UPDATE | TRIGGER_TYPE_DELETE | TRIGGER_TYPE_TRUNCATE,
+	TRIGGER_FIRES_ALWAYS},
+	{"event_store_append_only_row", "UPDATE OR DELETE", "ROW",
+		"_guard_change", "event_store_guard_change",
+		TRIGGER_TYPE_ROW | TRIGGER_TYPE_BEFORE | TRIGGER_TYPE_UPDATE | TRIGGER_TYPE_DELETE,
+	TRIGGER_FIRES_ALWAYS},
+	{"zzz_event_store_append", "INSERT", "ROW",
+		"_guard_insert", "event_store_guard_insert",
+		TRIGGER_TYPE_ROW | TRIGGER_TYPE_BEFORE | TRIGGER_TYPE_INSERT,
+	TRIGGER_FIRES_ON_ORIGIN},
+};
+
+typedef struct CacheEntry
+{
+	Oid			relid;			/* hash key */
+	bool		valid;
+	int64		last_seen;		/* the sequence's last value */
+	EventTable	table;
+} CacheEntry;
+
+static HTAB *cache = NULL;
+static uint64 invalidations = 0;
+
+static void invalidate_relation(Datum arg, Oid relid);
+static void invalidate_all(Datum arg, int cacheid, uint32 hashvalue);
+static CacheEntry *look_up(Relation rel);
+pg_noreturn static void not_an_event_table(Relation rel, const char *kind);
+static bool is_subscribed(Oid relid);
+static char *shape_problem(Relation rel, EventTable *table);
+static char *column_problem(Relation rel, EventTable *table);
+static char *guard_problem(Relation rel, int kinds, EventTable *table);
+static void find_indexes(Relation rel, EventTable *table);
+static char *index_problem(EventTable *table);
+static char *sequence_problem(Relation rel, EventTable *table);
+
+void
+es_event_table_init(void)
+{
+	HASHCTL		ctl = {.keysize = sizeof(Oid),.entrysize = sizeof(CacheEntry)};
+
+	cache = hash_create("event_store event tables", 16, &ctl,
+						HASH_ELEM | HASH_BLOBS);
+	CacheRegisterRelcacheCallback(invalidate_relation, (Datum) 0);
+	CacheRegisterSyscacheCallback(SUBSCRIPTIONRELMAP, invalidate_all, (Datum) 0);
+}
+
+static void
+invalidate_relation(Datum arg, Oid relid)
+{
+	HASH_SEQ_STATUS status;
+	CacheEntry *entry;
+
+	invalidations++;
+	hash_seq_init(&status, cache);
+	while ((entry = hash_seq_search(&status)) != NULL)
+		if (relid == InvalidOid || relid == entry->relid ||
+			relid == entry->table.sequence)
+			entry->valid = false;
+}
+
+static void
+invalidate_all(Datum arg, int cacheid, uint32 hashvalue)
+{
+	invalidate_relation(arg, InvalidOid);
+}
+
+/*
+ * Opens an event table for a use and checks that the current user may, and
+ * that what the use relies on is in order.  The lock stays until the end of
+ * the transaction.
+ */
+EventTable *
+es_event_table_open(Oid relid, LOCKMODE lockmode, EventTableUse use)
+{
+	Relation	rel = try_relation_open(relid, lockmode);
+	EventTable *table;
+
+	if (rel == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("relation with OID %u does not exist", relid)));
+	if (rel->rd_rel->relkind != RELKIND_RELATION)
+		not_an_event_table(rel, NULL);
+
+	table = palloc(sizeof(EventTable));
+	*table = look_up(rel)->table;
+	table->rel = rel;
+	if (table->problem)
+		table->problem = pstrdup(table->problem);
+
+	if (!table->is_event_table)
+		not_an_event_table(rel, table->is_append_only ?
+						   "It is append-only, but has no versions and positions." :
+						   "It is an ordinary table.");
+	if (use == ES_FOR_READING || use == ES_FOR_APPENDING)
+	{
+		AclMode		privilege = use == ES_FOR_READING ? ACL_SELECT : ACL_INSERT;
+		AclResult	result = pg_class_aclcheck(relid, GetUserId(), privilege);
+
+		if (result != ACLCHECK_OK)
+			aclcheck_error(result, OBJECT_TABLE, RelationGetRelationName(rel));
+	}
+	if (table->problem && use != ES_FOR_LOOKING &&
+		(use != ES_FOR_READING || !table->readable))
+		es_unguarded(rel, table->problem);
+	return table;
+}
+
+void
+es_unguarded(Relation rel, const char *problem)
+{
+	ereport(ERROR,
+			(errcode(ES_UNGUARDED_EVENT_TABLE),
+			 errmsg("event table \"%s\" is not guarded",
+					RelationGetRelationName(rel)),
+			 errdetail_internal("%s", problem),
+			 errhint("Its owner can mend most of that: SELECT * FROM event_store.guard(%s);",
+					 quote_literal_cstr(es_qualified_name(rel))),
+			 errtable(rel)));
+}
+
+/* Schema and name, quoted for use in SQL. */
+char *
+es_qualified_name(Relation rel)
+{
+	return quote_qualified_identifier(get_namespace_name(RelationGetNamespace(rel)),
+									  RelationGetRelationName(rel));
+}
+
+/* Closes the relation; the lock stays. */
+void
+es_event_table_close(EventTable *table)
+{
+	table_close(table->rel, NoLock);
+	table->rel = NULL;
+}
+
+static void
+not_an_event_table(Relation rel, const char *kind)
+{
+	if (kind == NULL)
+		switch (rel->rd_rel->relkind)
+		{
+			case RELKIND_VIEW:
+				kind = "It is a view.";
+				break;
+			case RELKIND_MATVIEW:
+				kind = "It is a materialized view.";
+				break;
+			case RELKIND_PARTITIONED_TABLE:
+				kind = "It is a partitioned table.";
+				break;
+			case RELKIND_FOREIGN_TABLE:
+				kind = "It is a foreign table.";
+				break;
+			case RELKIND_SEQUENCE:
+				kind = "It is a sequence.";
+				break;
+			default:
+				kind = "It is not a table.";
+		}
+	ereport(ERROR,
+			(errcode(ES_NOT_AN_EVENT_TABLE),
+			 errmsg("\"%s\" is not an event table",
+					RelationGetRelationName(rel)),
+			 errdetail_internal("%s", kind),
+			 errhint("Event tables are made by event_store.create_event_table(name)."),
+			 errtable(rel)));
+}
+
+static CacheEntry *
+look_up(Relation rel)
+{
+	Oid			relid = RelationGetRelid(rel);
+	bool		found;
+	CacheEntry *entry = hash_search(cache, &relid, HASH_ENTER, &found);
+	EventTable	table;
+	uint64		before;
+
+	if (!found)
+	{
+		entry->valid = false;
+		entry->last_seen = 0;
+		memset(&entry->table, 0, sizeof(EventTable));
+	}
+	if (entry->valid)
+		return entry;
+
+	/* An invalidation that arrives while we look must not be lost. */
+	before = invalidations;
+	es_describe_table(rel, ES_PROBLEM_ANY, &table);
+	entry = hash_search(cache, &relid, HASH_FIND, NULL);
+	if (entry->table.problem)
+		pfree(entry->table.problem);
+	entry->table = table;
+	entry->table.rel = NULL;
+	if (table.problem)
+		entry->table.problem = MemoryContextStrdup(CacheMemoryContext,
+												   table.problem);
+	entry->valid = (before == invalidations);
+	return entry;
+}
+
+/*
+ * Fills in the description of an open table; its problem is the first of the
+ * given kinds.  A table is an event table if it has the insert guard, or, so
+ * that one which has lost it can be told from other tables, if it has our
+ * columns and any of the other guards.
+ */
+void
+es_describe_table(Relation rel, int kinds, EventTable *table)
+{
+	TriggerDesc *triggers = rel->trigdesc;
+	char	   *shape;
+	char	   *guards;
+
+	memset(table, 0, sizeof(EventTable));
+	table->relid = RelationGetRelid(rel);
+	table->rel = rel;
+
+	for (int i = 0; triggers && i < triggers->numtriggers; i++)
+	{
+		Oid			funcid = triggers->triggers[i].tgfoid;
+
+		if (es_is_our_function(funcid, es_guards[ES_INSERT_GUARD].symbol))
+			table->insert_guard = funcid;
+		else if (es_is_our_function(funcid, es_guards[0].symbol))
+			table->is_append_only = true;
+	}
+	if (!OidIsValid(table->insert_guard) && !table->is_append_only)
+		return;
+
+	shape = column_problem(rel, table);
+	table->is_event_table = OidIsValid(table->insert_guard) || shape == NULL;
+	if (!table->is_event_table || shape == NULL)
+		shape = shape_problem(rel, table);
+	guards = guard_problem(rel, kinds, table);
+
+	table->problem = (kinds & ES_PROBLEM_SHAPE) ? shape : NULL;
+	if (table->problem == NULL)
+		table->problem = guards;
+	if (!table->is_event_table)
+		return;
+
+	find_indexes(rel, table);
+	if (table->problem == NULL && (kinds & ES_PROBLEM_INDEX))
+		table->problem = index_problem(table);
+	if (table->attnum[ES_POSITION] != 0)
+	{
+		char	   *problem = sequence_problem(rel, table);
+
+		if (table->problem == NULL && (kinds & ES_PROBLEM_SEQUENCE))
+			table->problem = problem;
+	}
+	table->readable = column_problem(rel, table) == NULL &&
+		index_problem(table) == NULL && OidIsValid(table->sequence);
+	table->subscribed = is_subscribed(table->relid);
+}
+
+/* Is this function the one of our library with that C name? */
+bool
+es_is_our_function(Oid funcid, const char *symbol)
+{
+	HeapTuple	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(funcid));
+	bool		ours = false;
+
+	if (!HeapTupleIsValid(tuple))
+		return false;
+	if (((Form_pg_proc) GETSTRUCT(tuple))->prolang == ClanguageId)
+	{
+		bool		isnull;
+		Datum		src = SysCacheGetAttr(PROCOID, tuple,
+										  Anum_pg_proc_prosrc, &isnull);
+
+		ours = !isnull && strcmp(TextDatumGetCString(src), symbol) == 0;
+	}
+	ReleaseSysCache(tuple);
+	return ours;
+}
+
+static bool
+is_subscribed(Oid relid)
+{
+	Relation	catalog = table_open(SubscriptionRelRelationId, AccessShareLock);
+	ScanKeyData key;
+	SysScanDesc scan;
+	bool		found;
+
+	ScanKeyInit(&key, Anum_pg_subscription_rel_srrelid,
+				BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(relid));
+	scan = systable_beginscan(catalog, SubscriptionRelSrrelidSrsubidIndexId,
+							  true, NULL, 1, &key);
+	found = HeapTupleIsValid(systable_getnext(scan));
+	systable_endscan(scan);
+	table_close(catalog, AccessShareLock);
+	return found;
+}
+
+/* What kind of table it is, and who its relatives are. */
+static char *
+shape_problem(Relation rel, EventTable *table)
+{
+	if (rel->rd_rel->relpersistence == RELPERSISTENCE_TEMP)
+		return pstrdup("It is a temporary table.");
+	if (rel->rd_rel->relpersistence == RELPERSISTENCE_UNLOGGED)
+		return pstrdup("It is an unlogged table.");
+	if (rel->rd_rel->relispartition)
+		return pstrdup("It is a partition.");
+	if (has_superclass(table->relid))
+		return pstrdup("It inherits from another table.");
+	if (rel->rd_rel->relhassubclass &&
+		find_inheritance_children(table->relid, NoLock) != NIL)
+		return pstrdup("Another table inherits from it.");
+	if (rel->rd_rules != NULL)
+		return pstrdup("It has a rule.");
+	return NULL;
+}
+
+/*
+ * Looks up our columns.  Nullability and defaults matter too: what the table
+ * lets in behind the guards is not ours to check any more.
+ */
+static char *
+column_problem(Relation rel, EventTable *table)
+{
+	TupleDesc	desc = RelationGetDescr(rel);
+	char	   *problem = NULL;
+
+	table->plain = desc->natts == ES_NUM_COLUMNS;
+	for (int i = 0; i < ES_NUM_COLUMNS; i++)
+	{
+		const EventColumnSpec *spec = &es_columns[i];
+		AttrNumber	attnum = get_attnum(RelationGetRelid(rel), spec->name);
+		Form_pg_attribute att;
+
+		table->attnum[i] = Max(attnum, 0);
+		table->plain &= attnum == i + 1;
+		if (problem)
+			continue;
+		if (attnum <= 0)
+		{
+			problem = psprintf("Column \"%s\" is missing.", spec->name);
+			continue;
+		}
+		att = TupleDescAttr(desc, attnum - 1);
+		if (att->atttypid != spec->type)
+			problem = psprintf("Column \"%s\" has type %s, not %s.",
+							   spec->name, format_type_be(att->atttypid),
+							   format_type_be(spec->type));
+		else if ((i == ES_STREAM || i == ES_TYPE) &&
+				 att->attcollation != C_COLLATION_OID)
+			problem = psprintf("Column \"%s\" does not have the collation \"C\".",
+							   spec->name);
+		else if (spec->not_null && !att->attnotnull)
+			problem = psprintf("Column \"%s\" is not NOT NULL.", spec->name);
+		else if (att->attgenerated || att->attidentity ||
+				 (i == ES_POSITION && att->atthasdef))
+			problem = psprintf("Column \"%s\" has a default or is generated.",
+							   spec->name);
+	}
+	return problem;
+}
+
+static char *
+guard_problem(Relation rel, int kinds, EventTable *table)
+{
+	TriggerDesc *triggers = rel->trigdesc;
+	int			nguards = table->is_event_table ? ES_NUM_GUARDS : ES_NUM_CHANGE_GUARDS;
+
+	for (int g = 0; g < nguards; g++)
+	{
+		const GuardSpec *spec = &es_guards[g];
+		int			state_kind = g == ES_INSERT_GUARD ? ES_PROBLEM_INSERT_STATE : ES_PROBLEM_CHANGE_STATE;
+		bool		found = false;
+
+		for (int i = 0; i < triggers->numtriggers; i++)
+		{
+			Trigger    *trigger = &triggers->triggers[i];
+			bool		ours = es_is_our_function(trigger->tgfoid, spec->symbol);
+
+			if (ours && trigger->tgtype == spec->tgtype &&
+				trigger->tgqual == NULL && trigger->tgnattr == 0 &&
+				!trigger->tgdeferrable)
+			{
+				found = true;
+				if ((kinds & state_kind) && trigger->tgenabled != spec->tgenabled)
+					return psprintf("Guard \"%s\" is %s.", trigger->tgname,
+									trigger->tgenabled == TRIGGER_DISABLED ? "disabled" :
+									g == ES_INSERT_GUARD ? "not enabled as it should be" :
+									"not ENABLE ALWAYS");
+			}
+			else if (strcmp(trigger->tgname, spec->name) == 0)
+			{
+				if (kinds & ES_PROBLEM_GUARD)
+					return psprintf("Trigger \"%s\" is not the guard of that name.",
+									trigger->tgname);
+			}
+			else if (found && g == ES_INSERT_GUARD &&
+					 (kinds & ES_PROBLEM_ORDER) &&
+					 TRIGGER_FOR_INSERT(trigger->tgtype) &&
+					 TRIGGER_FOR_BEFORE(trigger->tgtype) &&
+					 TRIGGER_FOR_ROW(trigger->tgtype))
+				return psprintf("Trigger \"%s\" would fire behind the guard \"%s\", which has to be the last.",
+								trigger->tgname, spec->name);
+		}
+		if (!found && (kinds & ES_PROBLEM_MISSING))
+			return psprintf("Guard \"%s\" is missing.", spec->name);
+	}
+	return NULL;
+}
+
+/* Does the index begin with these columns, ascending, and cover all rows? */
+static bool
+index_has_keys(Relation index, int nkeys, const AttrNumber *keys)
+{
+	Form_pg_index form = index->rd_index;
+
+	if (form->indnkeyatts != nkeys)
+		return false;
+	for (int i = 0; i < nkeys; i++)
+		if (form->indkey.values[i] != keys[i] || index->rd_indoption[i] != 0)
+			return false;
+	return true;
+}
+
+static bool
+is_category_expression(Relation index, AttrNumber stream)
+{
+	List	   *expressions = RelationGetIndexExpressions(index);
+	FuncExpr   *call;
+
+	if (list_length(expressions) != 1 || !IsA(linitial(expressions), FuncExpr))
+		return false;
+	call = linitial_node(FuncExpr, expressions);
+	return list_length(call->args) == 1 && IsA(linitial(call->args), Var) &&
+		linitial_node(Var, call->args)->varattno == stream &&
+		es_is_our_function(call->funcid, "event_store_category");
+}
+
+static bool
+is_not_null_predicate(Relation index, AttrNumber column)
+{
+	List	   *predicate = RelationGetIndexPredicate(index);
+	NullTest   *test;
+
+	if (list_length(predicate) != 1 || !IsA(linitial(predicate), NullTest))
+		return false;
+	test = linitial_node(NullTest, predicate);
+	return test->nulltesttype == IS_NOT_NULL && IsA(test->arg, Var) &&
+		castNode(Var, test->arg)->varattno == column;
+}
+
+/*
+ * Finds the indexes by what they are, not by their names.  The unique ones
+ * carry the rules; the others may be missing, the readers then filter.
+ */
+static void
+find_indexes(Relation rel, EventTable *table)
+{
+	AttrNumber *attnum = table->attnum;
+	AttrNumber	version_keys[] = {attnum[ES_STREAM], attnum[ES_VERSION]};
+	AttrNumber	category_keys[] = {0, attnum[ES_POSITION]};
+	AttrNumber	correlation_keys[] = {attnum[ES_CORRELATION_ID], attnum[ES_POSITION]};
+	List	   *indexes = RelationGetIndexList(rel);
+	ListCell   *lc;
+
+	foreach(lc, indexes)
+	{
+		Relation	index = index_open(lfirst_oid(lc), AccessShareLock);
+		Form_pg_index form = index->rd_index;
+		Oid			indexid = RelationGetRelid(index);
+		bool		partial = !heap_attisnull(index->rd_indextuple,
+											  Anum_pg_index_indpred, NULL);
+
+		if (index->rd_rel->relam == BTREE_AM_OID &&
+			form->indisvalid && form->indisready)
+		{
+			if (form->indisunique && form->indimmediate && !partial)
+			{
+				if (index_has_keys(index, 1, &attnum[ES_POSITION]))
+					table->position_index = indexid;
+				else if (index_has_keys(index, 2, version_keys) &&
+						 index->rd_indcollation[0] == C_COLLATION_OID)
+					table->version_index = indexid;
+				else if (index_has_keys(index, 1, &attnum[ES_EVENT_ID]))
+					table->event_id_index = indexid;
+			}
+			else if (!partial && index_has_keys(index, 2, category_keys) &&
+					 index->rd_indcollation[0] == C_COLLATION_OID &&
+					 is_category_expression(index, attnum[ES_STREAM]))
+				table->category_index = indexid;
+			else if (index_has_keys(index, 2, correlation_keys) &&
+					 (!partial || is_not_null_predicate(index, attnum[ES_CORRELATION_ID])))
+				table->correlation_index = indexid;
+		}
+		index_close(index, AccessShareLock);
+	}
+	list_free(indexes);
+}
+
+static char *
+index_problem(EventTable *table)
+{
+	const char *missing = !OidIsValid(table->position_index) ? "(position)" :
+		!OidIsValid(table->version_index) ? "(stream, version)" :
+		!OidIsValid(table->event_id_index) ? "(event_id)" : NULL;
+
+	return missing ? psprintf("The unique index on %s is missing or not valid.", missing) : NULL;
+}
+
+/* Finds the sequence that the position column owns; it must be the only one. */
+static char *
+sequence_problem(Relation rel, EventTable *table)
+{
+	Relation	catalog = table_open(DependRelationId, AccessShareLock);
+	ScanKeyData key[3];
+	SysScanDesc scan;
+	HeapTuple	tuple;
+	Oid			sequence = InvalidOid;
+	int			count = 0;
+	Form_pg_sequence form;
+	char	   *problem = NULL;
+
+	ScanKeyInit(&key[0], Anum_pg_depend_refclassid, BTEqualStrategyNumber,
+				F_OIDEQ, ObjectIdGetDatum(RelationRelationId));
+	ScanKeyInit(&key[1], Anum_pg_depend_refobjid, BTEqualStrategyNumber,
+				F_OIDEQ, ObjectIdGetDatum(table->relid));
+	ScanKeyInit(&key[2], Anum_pg_depend_refobjsubid, BTEqualStrategyNumber,
+				F_INT4EQ, Int32GetDatum(table->attnum[ES_POSITION]));
+	scan = systable_beginscan(catalog, DependReferenceIndexId, true, NULL, 3, key);
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		Form_pg_depend depend = (Form_pg_depend) GETSTRUCT(tuple);
+
+		if (depend->classid == RelationRelationId && depend->objsubid == 0 &&
+			depend->deptype == DEPENDENCY_AUTO &&
+			get_rel_relkind(depend->objid) == RELKIND_SEQUENCE)
+		{
+			sequence = depend->objid;
+			count++;
+		}
+	}
+	systable_endscan(scan);
+	table_close(catalog, AccessShareLock);
+
+	if (count == 0)
+		return pstrdup("Column \"position\" owns no sequence.");
+	if (count > 1)
+		return pstrdup("Column \"position\" owns more than one sequence.");
+	table->sequence = sequence;
+
+	tuple = SearchSysCache1(SEQRELID, ObjectIdGetDatum(sequence));
+	if (!HeapTupleIsValid(tuple))
+		return pstrdup("Column \"position\" owns no sequence.");
+	form = (Form_pg_sequence) GETSTRUCT(tuple);
+	if (form->seqcache != 1)
+		problem = psprintf("Its sequence has CACHE " INT64_FORMAT ", not 1.", form->seqcache);
+	else if (form->seqincrement != 1)
+		problem = psprintf("Its sequence has INCREMENT " INT64_FORMAT ", not 1.", form->seqincrement);
+	else if (form->seqcycle)
+		problem = pstrdup("Its sequence is CYCLE.");
+	else if (form->seqmin != 1)
+		problem = psprintf("Its sequence has MINVALUE " INT64_FORMAT ", not 1.", form->seqmin);
+	else if (form->seqmax != ES_MAX_POSITION)
+		problem = psprintf("Its sequence has MAXVALUE " INT64_FORMAT ", not " INT64_FORMAT ".",
+						   form->seqmax, ES_MAX_POSITION);
+	ReleaseSysCache(tuple);
+	if (problem == NULL &&
+		get_rel_persistence(sequence) != RELPERSISTENCE_PERMANENT)
+		problem = pstrdup("Its sequence is not permanent.");
+	if (problem == NULL && OidIsValid(table->position_index))
+	{
+		int64		last = es_sequence_last_value(sequence);
+		int64		greatest = es_last_position(table, SnapshotSelf);
+
+		if (last < greatest)
+			problem = psprintf("Its sequence stands at " INT64_FORMAT ", below the greatest position, " INT64_FORMAT ".",
+							   last, greatest);
+	}
+	return problem;
+}
+
+/*
+ * The last value that the sequence has given out, 0 for none.  Reads the page
+ * itself: pg_sequence_last_value() would keep a lock to the end of the
+ * transaction, at which other readers would take us for a writer, and wants
+ * privileges.
+ */
+int64
+es_sequence_last_value(Oid sequence)
+{
+	Relation	rel = relation_open(sequence, AccessShareLock);
+	Buffer		buffer = ReadBuffer(rel, 0);
+	Page		page = BufferGetPage(buffer);
+	Form_pg_sequence_data data;
+	int64		last;
+
+	LockBuffer(buffer, BUFFER_LOCK_SHARE);
+	data = (Form_pg_sequence_data)
+		((char *) PageGetItem(page, PageGetItemId(page, FirstOffsetNumber)) +
+		 ((HeapTupleHeader) PageGetItem(page, PageGetItemId(page, FirstOffsetNumber)))->t_hoff);
+	last = data->is_called ? data->last_value : data->last_value - 1;
+	UnlockReleaseBuffer(buffer);
+	relation_close(rel, AccessShareLock);
+	return last;
+}
+
+/* The greatest position that the snapshot shows, 0 for none. */
+int64
+es_last_position(EventTable *table, Snapshot snapshot)
+{
+	EventScan  *scan = es_scan_begin(table, table->position_index, snapshot, 0, NULL);
+	TupleTableSlot *slot = es_scan_next(scan, BackwardScanDirection);
+	int64		position = slot ? es_slot_int64(slot, table, ES_POSITION) : 0;
+
+	es_scan_end(scan);
+	return position;
+}
+
+/*
+ * The sequence's last value, for a writer.  A value lower than this backend
+ * has seen before means that somebody has set it back.
+ */
+int64
+es_check_sequence(EventTable *table)
+{
+	int64		last = es_sequence_last_value(table->sequence);
+	CacheEntry *entry = hash_search(cache, &table->relid, HASH_FIND, NULL);
+
+	if (entry && last < entry->last_seen)
+	{
+		int64		greatest = es_last_position(table, SnapshotSelf);
+
+		if (last < greatest)
+			es_unguarded(table->rel,
+						 psprintf("Its sequence stands at " INT64_FORMAT ", below the greatest position, " INT64_FORMAT ".",
+								  last, greatest));
+	}
+	if (entry)
+		entry->last_seen = last;
+	return last;
+}
+
+bool
+es_row_security_applies(EventTable *table)
+{
+	return table->rel->rd_rel->relrowsecurity &&
+		check_enable_rls(table->relid, InvalidOid, false) == RLS_ENABLED;
+}

@@ -1,0 +1,365 @@
+/*
+ * feed.c
+ *	  Feeds: read_all(), read_category(), read_batch(), high_water_mark().
+ *
+ * The order of steps is what makes a feed lose nothing: the sequence's last
+ * value, then the locks, then a fresh snapshot, then the rows (see README.md
+ * beside this file).
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "access/xlog.h"
+#include "arguments.h"
+#include "catalog/pg_type.h"
+#include "errors.h"
+#include "fmgr.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "read.h"
+#include "scan.h"
+#include "storage/lmgr.h"
+#include "storage/lock.h"
+#include "utils/builtins.h"
+#include "utils/datetime.h"
+#include "utils/jsonb.h"
+#include "utils/json.h"
+#include "utils/numeric.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+#include "xact_state.h"
+
+PG_FUNCTION_INFO_V1(event_store_high_water_mark);
+PG_FUNCTION_INFO_V1(event_store_read_all);
+PG_FUNCTION_INFO_V1(event_store_read_category);
+PG_FUNCTION_INFO_V1(event_store_read_batch);
+
+#define DEFAULT_MAX_COUNT	1000
+
+/* read_batch() looks at so many events, and returns about so much data. */
+#define BATCH_MAX_SCANNED	100000
+#define BATCH_MAX_BYTES		(16 * 1024 * 1024)
+
+/* A place in the feed: an existing event. */
+typedef struct Checkpoint
+{
+	int64		position;		/* 0: there is none */
+	pg_uuid_t	event_id;
+} Checkpoint;
+
+/* The events of a batch on their way into JSON. */
+typedef struct Batch
+{
+	MemoryContext context;
+	JsonbParseState *state;
+	Size		bytes;
+} Batch;
+
+static int64 high_water_mark(EventTable *table);
+static int64 open_feed(FunctionCallInfo fcinfo, EventQuery *query);
+static void close_feed(EventQuery *query);
+static void set_bounds(EventQuery *query, FunctionCallInfo fcinfo, int64 mark,
+					   int after, int before);
+static Checkpoint newest_at(EventQuery *query, int64 position);
+static void check_not_diverged(EventQuery *query, FunctionCallInfo fcinfo, int after, int after_event_id);
+static bool add_to_batch(EventTable *table, TupleTableSlot *slot, void *arg);
+
+Datum
+event_store_high_water_mark(PG_FUNCTION_ARGS)
+{
+	EventTable *table = es_event_table_open(es_arg_table(fcinfo), AccessShareLock, ES_FOR_READING);
+	int64		mark = high_water_mark(table);
+
+	es_event_table_close(table);
+	PG_RETURN_INT64(mark);
+}
+
+Datum
+event_store_read_all(PG_FUNCTION_ARGS)
+{
+	EventQuery	query;
+	int64		mark = open_feed(fcinfo, &query);
+
+	query.max_count = es_arg_max_count(fcinfo, 2, DEFAULT_MAX_COUNT);
+	query.backward = es_arg_backward(fcinfo, 4);
+	query.types = es_arg_text_set(fcinfo, 5, "types");
+	query.categories = es_arg_text_set(fcinfo, 6, "categories");
+	query.streams = es_arg_text_set(fcinfo, 7, "streams");
+	query.correlation_id = PG_ARGISNULL(8) ? NULL : PG_GETARG_TEXT_PP(8);
+	set_bounds(&query, fcinfo, mark, 1, 3);
+	check_not_diverged(&query, fcinfo, 1, 9);
+	es_return_events(fcinfo, &query);
+	close_feed(&query);
+	return (Datum) 0;
+}
+
+Datum
+event_store_read_category(PG_FUNCTION_ARGS)
+{
+	EventQuery	query;
+	int64		mark = open_feed(fcinfo, &query);
+
+	if (PG_ARGISNULL(1))
+		es_null_argument("category");
+	query.category = PG_GETARG_TEXT_PP(1);
+	query.max_count = es_arg_max_count(fcinfo, 3, DEFAULT_MAX_COUNT);
+	query.backward = es_arg_backward(fcinfo, 5);
+	query.types = es_arg_text_set(fcinfo, 6, "types");
+	query.correlation_id = PG_ARGISNULL(7) ? NULL : PG_GETARG_TEXT_PP(7);
+	set_bounds(&query, fcinfo, mark, 2, 4);
+	check_not_diverged(&query, fcinfo, 2, 8);
+	es_return_events(fcinfo, &query);
+	close_feed(&query);
+	return (Datum) 0;
+}
+
+Datum
+event_store_read_batch(PG_FUNCTION_ARGS)
+{
+	EventQuery	query;
+	int64		mark = open_feed(fcinfo, &query);
+	int64		after = es_arg_int64(fcinfo, 1, 0);
+	Batch		batch = {.context = CurrentMemoryContext};
+	EventQueryResult progress;
+	Checkpoint	checkpoint;
+	TupleDesc	desc;
+	Datum		values[3];
+	bool		nulls[3] = {false};
+
+	query.max_count = es_arg_max_count(fcinfo, 2, DEFAULT_MAX_COUNT);
+	query.max_scanned = BATCH_MAX_SCANNED;
+	query.types = es_arg_text_set(fcinfo, 3, "types");
+	query.categories = es_arg_text_set(fcinfo, 4, "categories");
+	query.streams = es_arg_text_set(fcinfo, 5, "streams");
+	query.correlation_id = PG_ARGISNULL(6) ? NULL : PG_GETARG_TEXT_PP(6);
+	set_bounds(&query, fcinfo, mark, 1, -1);
+	check_not_diverged(&query, fcinfo, 1, 7);
+
+	pushJsonbValue(&batch.state, WJB_BEGIN_ARRAY, NULL);
+	progress = es_read_events(&query, add_to_batch, &batch);
+	values[2] = JsonbPGetDatum(JsonbValueToJsonb(pushJsonbValue(&batch.state, WJB_END_ARRAY, NULL)));
+
+	/* Never below after, also where the mark is lower than it was. */
+	checkpoint = newest_at(&query, Max(after, progress.complete ? mark : progress.last_scanned));
+	values[0] = Int64GetDatum(Max(after, checkpoint.position));
+	if (checkpoint.position >= after && checkpoint.position > 0)
+		values[1] = UUIDPGetDatum(&checkpoint.event_id);
+	else
+	{
+		nulls[1] = PG_ARGISNULL(7);
+		values[1] = PG_GETARG_DATUM(7);
+	}
+	close_feed(&query);
+
+	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "return type must be a row type");
+	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls)));
+}
+
+/* Does any other transaction hold a lock on the sequence, as nextval() does? */
+static bool
+others_in_flight(EventTable *table)
+{
+	LOCKTAG		tag;
+	VirtualTransactionId *holders;
+	int			count;
+
+	SET_LOCKTAG_RELATION(tag, MyDatabaseId, table->sequence);
+	holders = GetLockConflicts(&tag, ShareLock, &count);
+	pfree(holders);
+	return count > 0;
+}
+
+/*
+ * A position up to which nothing can still appear in a snapshot taken from now
+ * on.  First the sequence, then the locks: a writer that has drawn a position
+ * up to that value has either announced itself before, or is done.
+ */
+static int64
+high_water_mark(EventTable *table)
+{
+	int64		mark;
+
+	if (RecoveryInProgress())
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("the feed of \"%s\" cannot be read on a standby",
+						RelationGetRelationName(table->rel)),
+				 errdetail("A standby does not see which appends are still in flight."),
+				 errhint("Read the feed on the primary. Streams can be read here.")));
+	if (table->subscribed)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("the feed of \"%s\" cannot be read: a logical subscription feeds the table",
+						RelationGetRelationName(table->rel)),
+				 errdetail("Its events arrive with positions that the publisher has drawn, not in their order."),
+				 errhint("Read the feed on the publisher. Streams can be read here.")));
+
+	mark = es_sequence_last_value(table->sequence);
+	if (!es_in_flight(table->relid) && !others_in_flight(table))
+		return mark;
+	return es_least_tag_in_flight(table->relid, mark);
+}
+
+/* Opens the table; the mark first, then a snapshot newer than it. */
+static int64
+open_feed(FunctionCallInfo fcinfo, EventQuery *query)
+{
+	EventTable *table = es_event_table_open(es_arg_table(fcinfo), AccessShareLock, ES_FOR_READING);
+	int64		mark = high_water_mark(table);
+
+	es_query_init(query, table, RegisterSnapshot(GetLatestSnapshot()));
+	return mark;
+}
+
+static void
+close_feed(EventQuery *query)
+{
+	UnregisterSnapshot(query->snapshot);
+	es_event_table_close(query->table);
+}
+
+/* From the arguments after and before, both exclusive; before < 0: none. */
+static void
+set_bounds(EventQuery *query, FunctionCallInfo fcinfo, int64 mark, int after, int before)
+{
+	query->low = es_arg_int64(fcinfo, after, 0);
+	if (query->low < PG_INT64_MAX)
+		query->low++;
+	query->high = mark;
+	if (before >= 0 && !PG_ARGISNULL(before) && PG_GETARG_INT64(before) <= mark)
+		query->high = Max(PG_GETARG_INT64(before), 0) - 1;
+}
+
+static bool
+take_checkpoint(EventTable *table, TupleTableSlot *slot, void *arg)
+{
+	Checkpoint *checkpoint = arg;
+	bool		isnull;
+
+	checkpoint->position = es_slot_int64(slot, table, ES_POSITION);
+	checkpoint->event_id = *DatumGetUUIDP(es_slot_datum(slot, table, ES_EVENT_ID, &isnull));
+	return false;
+}
+
+/* The newest existing event at or below a position. */
+static Checkpoint
+newest_at(EventQuery *query, int64 position)
+{
+	Checkpoint	checkpoint = {0};
+	EventQuery	newest;
+
+	es_query_init(&newest, query->table, query->snapshot);
+	newest.backward = true;
+	newest.high = position;
+	es_read_events(&newest, take_checkpoint, &checkpoint);
+	return checkpoint;
+}
+
+/*
+ * After a point-in-time recovery, or a failover that lost events, a checkpoint
+ * can be ahead of the log, or at an event that is now another.
+ */
+static void
+check_not_diverged(EventQuery *query, FunctionCallInfo fcinfo, int after, int after_event_id)
+{
+	Checkpoint	newest;
+	pg_uuid_t  *expected;
+
+	if (PG_ARGISNULL(after_event_id))
+		return;
+	expected = PG_GETARG_UUID_P(after_event_id);
+	newest = newest_at(query, es_arg_int64(fcinfo, after, 0));
+	if (newest.position > 0 && memcmp(&newest.event_id, expected, UUID_LEN) == 0)
+		return;
+	ereport(ERROR,
+			(errcode(ES_CHECKPOINT_DIVERGED),
+			 errmsg("the checkpoint at position " INT64_FORMAT " is not of this event table's history",
+					es_arg_int64(fcinfo, after, 0)),
+			 newest.position == 0
+			 ? errdetail("There is no event at or before it; event %s was expected.",
+						 DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(expected))))
+			 : errdetail("The newest event at or before it is %s at position " INT64_FORMAT "; event %s was expected.",
+						 DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(&newest.event_id))),
+						 newest.position,
+						 DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(expected)))),
+			 errhint("The log has been restored to an earlier state, or this is another log. Rebuild what was derived from it, from an event that both have."),
+			 errtable(query->table->rel)));
+}
+
+/* A column's value as JSON; containers are unpacked by pushJsonbValue(). */
+static void
+make_json_value(EventColumn column, Datum datum, JsonbValue *value)
+{
+	Jsonb	   *json;
+
+	switch (es_columns[column].type)
+	{
+		case INT8OID:
+			value->type = jbvNumeric;
+			value->val.numeric = int64_to_numeric(DatumGetInt64(datum));
+			return;
+		case INT4OID:
+			value->type = jbvNumeric;
+			value->val.numeric = int64_to_numeric(DatumGetInt32(datum));
+			return;
+		case JSONBOID:
+			json = DatumGetJsonbP(datum);
+			if (JB_ROOT_IS_SCALAR(json))
+			{
+				JsonbExtractScalar(&json->root, value);
+				return;
+			}
+			value->type = jbvBinary;
+			value->val.binary.data = &json->root;
+			value->val.binary.len = VARSIZE(json) - VARHDRSZ;
+			return;
+		case TEXTOID:
+			value->val.string.val = TextDatumGetCString(datum);
+			break;
+		case UUIDOID:
+			value->val.string.val = DatumGetCString(DirectFunctionCall1(uuid_out, datum));
+			break;
+		case TIMESTAMPTZOID:
+			value->val.string.val = JsonEncodeDateTime(palloc(MAXDATELEN + 1), datum, TIMESTAMPTZOID, NULL);
+			break;
+		default:
+			elog(ERROR, "unexpected column %d", column);
+	}
+	value->type = jbvString;
+	value->val.string.len = strlen(value->val.string.val);
+}
+
+static bool
+add_to_batch(EventTable *table, TupleTableSlot *slot, void *arg)
+{
+	Batch	   *batch = arg;
+	MemoryContext old = MemoryContextSwitchTo(batch->context);
+
+	pushJsonbValue(&batch->state, WJB_BEGIN_OBJECT, NULL);
+	for (int i = 0; i < ES_NUM_COLUMNS; i++)
+	{
+		JsonbValue	key = {.type = jbvString};
+		JsonbValue	value = {.type = jbvNull};
+		bool		isnull;
+		Datum		datum = es_slot_datum(slot, table, i, &isnull);
+
+		key.val.string.val = (char *) es_columns[i].name;
+		key.val.string.len = strlen(es_columns[i].name);
+		pushJsonbValue(&batch->state, WJB_KEY, &key);
+		if (!isnull)
+		{
+			/* The row's memory goes when the next one is fetched. */
+			if (es_columns[i].type == JSONBOID)
+			{
+				datum = PointerGetDatum(PG_DETOAST_DATUM_COPY(datum));
+				batch->bytes += VARSIZE(DatumGetPointer(datum));
+			}
+			make_json_value(i, datum, &value);
+		}
+		pushJsonbValue(&batch->state, WJB_VALUE, &value);
+	}
+	pushJsonbValue(&batch->state, WJB_END_OBJECT, NULL);
+	MemoryContextSwitchTo(old);
+	return batch->bytes < BATCH_MAX_BYTES;
+}

@@ -1,0 +1,65 @@
+/*
+ * read.h
+ *	  Reading events.
+ */
+#ifndef ES_READ_H
+#define ES_READ_H
+
+#include "access/sdir.h"
+#include "event_table.h"
+#include "executor/tuptable.h"
+#include "fmgr.h"
+#include "utils/timestamp.h"
+#include "utils/uuid.h"
+
+/* A set of texts, for filters. */
+typedef struct TextSet
+{
+	int			n;
+	text	  **members;		/* sorted */
+} TextSet;
+
+/*
+ * Which events to read, in which order.  NULL members do not restrict.  With a
+ * stream the order is that of the versions, else that of the positions; low
+ * and high bound it, inclusively.
+ */
+typedef struct EventQuery
+{
+	EventTable *table;
+	Snapshot	snapshot;
+	bool		backward;
+	int64		low;
+	int64		high;
+	int64		max_count;
+	int64		max_scanned;
+
+	pg_uuid_t  *event_id;
+	text	   *stream;
+	text	   *category;
+	text	   *correlation_id;
+	TextSet    *types;
+	TextSet    *categories;
+	TextSet    *streams;
+	TimestampTz *as_of;
+} EventQuery;
+
+/*
+ * Gets each event as a row of the table it is handed; that is the event table
+ * or one of the same columns.  Returns whether it wants more.
+ */
+typedef bool (*EventReceiver) (EventTable *table, TupleTableSlot *slot, void *arg);
+
+typedef struct EventQueryResult
+{
+	bool		complete;		/* there was nothing left to scan */
+	int64		last_scanned;	/* the version or position, if not complete */
+} EventQueryResult;
+
+extern void es_query_init(EventQuery *query, EventTable *table, Snapshot snapshot);
+extern EventQueryResult es_read_events(EventQuery *query, EventReceiver receive, void *arg);
+extern void es_return_events(FunctionCallInfo fcinfo, EventQuery *query);
+extern TextSet *es_arg_text_set(FunctionCallInfo fcinfo, int arg, const char *name);
+extern int64 es_arg_max_count(FunctionCallInfo fcinfo, int arg, int64 otherwise);
+
+#endif							/* ES_READ_H */

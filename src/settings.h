@@ -1,0 +1,20 @@
+/*
+ * settings.h
+ *	  The settings of this extension.
+ */
+#ifndef ES_SETTINGS_H
+#define ES_SETTINGS_H
+
+typedef enum NotifyMode
+{
+	ES_NOTIFY_OFF,
+	ES_NOTIFY_TRANSACTION,
+	ES_NOTIFY_AUTO
+} NotifyMode;
+
+extern int	es_notify;
+extern bool es_sync_commit;
+
+extern void es_settings_init(void);
+
+#endif							/* ES_SETTINGS_H */

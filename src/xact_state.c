@@ -1,0 +1,279 @@
+/*
+ * xact_state.c
+ *	  The locks of the append protocol, and what a transaction remembers.
+ *
+ * Two kinds of heavyweight locks of type LOCKTAG_USERLOCK, which nothing else
+ * in PostgreSQL uses and no SQL function can take or release:
+ *
+ *	  stream lock		database, table, hash of the stream's name, 0xFFFF
+ *	  in-flight lock	database, table, low 32 and next 16 bits of a position
+ *
+ * A writer holds both to the end of its transaction.  All locks here are taken
+ * under TopTransactionResourceOwner.  Under the current owner, a cursor that
+ * fails inside a savepoint would release what its earlier FETCHes had locked,
+ * while the rows that they appended survive.  So the locks also survive
+ * ROLLBACK TO SAVEPOINT, which is more than is needed, and right.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "commands/async.h"
+#include "commands/sequence.h"
+#include "common/hashfn.h"
+#include "miscadmin.h"
+#include "notify.h"
+#include "settings.h"
+#include "storage/lmgr.h"
+#include "storage/lock.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/resowner.h"
+#include "xact_state.h"
+
+#define STREAM_LOCK		0xFFFF
+
+/* List of TableXact, in TopTransactionContext; few, so a list will do. */
+static List *touched = NIL;
+
+static void at_transaction_end(XactEvent event, void *arg);
+static TableXact *find_table(Oid relid);
+static TableXact *enter_table(Oid relid);
+static void lock_to_end(const LOCKTAG *tag, LOCKMODE mode);
+static void set_locktag(LOCKTAG *tag, Oid relid, uint32 field3, uint16 field4);
+
+void
+es_xact_init(void)
+{
+	RegisterXactCallback(at_transaction_end, NULL);
+}
+
+/*
+ * Notifies the listeners just before the commit, once per table.  Before
+ * PREPARE it does not: PostgreSQL would refuse the PREPARE.
+ */
+static void
+at_transaction_end(XactEvent event, void *arg)
+{
+	ListCell   *lc;
+
+	switch (event)
+	{
+		case XACT_EVENT_PRE_COMMIT:
+			foreach(lc, touched)
+			{
+				TableXact  *xact = lfirst(lc);
+
+				if (xact->last_position > 0 && es_notify != ES_NOTIFY_OFF)
+					es_send_notification(xact->relid, xact->last_position);
+			}
+			break;
+		case XACT_EVENT_COMMIT:
+		case XACT_EVENT_ABORT:
+		case XACT_EVENT_PREPARE:
+			touched = NIL;
+			break;
+		default:
+			break;
+	}
+}
+
+static TableXact *
+find_table(Oid relid)
+{
+	ListCell   *lc;
+
+	foreach(lc, touched)
+	{
+		TableXact  *xact = lfirst(lc);
+
+		if (xact->relid == relid)
+			return xact;
+	}
+	return NULL;
+}
+
+static TableXact *
+enter_table(Oid relid)
+{
+	TableXact  *xact = find_table(relid);
+
+	if (xact == NULL)
+	{
+		MemoryContext old = MemoryContextSwitchTo(TopTransactionContext);
+
+		xact = palloc0(sizeof(TableXact));
+		xact->relid = relid;
+		touched = lappend(touched, xact);
+		MemoryContextSwitchTo(old);
+	}
+	return xact;
+}
+
+/* Takes the lock to the end of the top transaction. */
+static void
+lock_to_end(const LOCKTAG *tag, LOCKMODE mode)
+{
+	ResourceOwner old = CurrentResourceOwner;
+
+	/* An error resets CurrentResourceOwner, so there is nothing to catch. */
+	CurrentResourceOwner = TopTransactionResourceOwner;
+	(void) LockAcquire(tag, mode, false, false);
+	CurrentResourceOwner = old;
+}
+
+static void
+set_locktag(LOCKTAG *tag, Oid relid, uint32 field3, uint16 field4)
+{
+	tag->locktag_field1 = MyDatabaseId;
+	tag->locktag_field2 = relid;
+	tag->locktag_field3 = field3;
+	tag->locktag_field4 = field4;
+	tag->locktag_type = LOCKTAG_USERLOCK;
+	tag->locktag_lockmethodid = DEFAULT_LOCKMETHOD;
+}
+
+static void
+lock_relation_to_end(Oid relid, LOCKMODE mode)
+{
+	LOCKTAG		tag;
+
+	SET_LOCKTAG_RELATION(tag, MyDatabaseId, relid);
+	lock_to_end(&tag, mode);
+}
+
+/*
+ * Keeps all other writers out of the table; a transaction that does so needs
+ * no stream locks.
+ */
+void
+es_lock_table_exclusively(Oid relid)
+{
+	lock_relation_to_end(relid, ShareRowExclusiveLock);
+	enter_table(relid)->exclusive = true;
+}
+
+/*
+ * Are all other writers kept out, so that stream locks are not needed?  A lock
+ * that LOCK TABLE took is taken again to the end of the transaction, so that
+ * nothing can release it before.
+ */
+bool
+es_is_exclusive(EventTable *table)
+{
+	TableXact  *xact = find_table(table->relid);
+
+	if (xact && xact->exclusive)
+		return true;
+	if (!CheckRelationLockedByMe(table->rel, ShareRowExclusiveLock, true))
+		return false;
+	es_lock_table_exclusively(table->relid);
+	return true;
+}
+
+uint32
+es_stream_hash(const text *stream)
+{
+	return hash_bytes((const unsigned char *) VARDATA_ANY(stream),
+					  VARSIZE_ANY_EXHDR(stream));
+}
+
+/*
+ * Takes the lock of the streams whose names have that hash.  Whoever takes
+ * several takes them in the order of their hashes, the exclusive ones first.
+ */
+void
+es_lock_stream(EventTable *table, uint32 hash, LOCKMODE mode)
+{
+	LOCKTAG		tag;
+
+	set_locktag(&tag, table->relid, hash, STREAM_LOCK);
+	PG_TRY();
+	{
+		lock_to_end(&tag, mode);
+	}
+	PG_CATCH();
+	{
+		/* The name without its schema: no catalog look-ups in this state. */
+		if (geterrcode() == ERRCODE_OUT_OF_MEMORY)
+			errhint("A transaction that appends to very many streams should first run LOCK TABLE %s IN SHARE ROW EXCLUSIVE MODE; it then needs no lock per stream. append_streams() does so by itself.",
+					quote_identifier(RelationGetRelationName(table->rel)));
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+}
+
+/*
+ * Announces that this transaction is about to draw positions: takes the
+ * in-flight lock, tagged with a position that all of ours will be above.  Once
+ * per transaction and table.  Only es_draw_position() may follow; to draw
+ * first and announce then would let a reader pass us by.
+ */
+TableXact *
+es_enter_flight(EventTable *table)
+{
+	TableXact  *xact = enter_table(table->relid);
+	int64		last = es_check_sequence(table);
+
+	if (!xact->in_flight)
+	{
+		LOCKTAG		tag;
+
+		lock_relation_to_end(table->relid, RowExclusiveLock);
+		set_locktag(&tag, table->relid,
+					(uint32) (last & 0xFFFFFFFF), (uint16) (last >> 32));
+		lock_to_end(&tag, ShareLock);
+		xact->tag = last;
+		xact->in_flight = true;
+	}
+	return xact;
+}
+
+int64
+es_draw_position(EventTable *table, TableXact *xact)
+{
+	int64		position = nextval_internal(table->sequence, false);
+
+	if (position <= xact->tag || position > ES_MAX_POSITION)
+		es_unguarded(table->rel,
+					 psprintf("Its sequence gave out position " INT64_FORMAT " after " INT64_FORMAT ": it has been set back.",
+							  position, xact->tag));
+	xact->last_position = position;
+	return position;
+}
+
+/* Has this transaction drawn positions of the table? */
+bool
+es_in_flight(Oid relid)
+{
+	TableXact  *xact = find_table(relid);
+
+	return xact != NULL && xact->in_flight;
+}
+
+/*
+ * The least tag of all in-flight locks on the table, whoever holds them, or
+ * the mark if that is lower.
+ */
+int64
+es_least_tag_in_flight(Oid relid, int64 mark)
+{
+	LockData   *locks = GetLockStatusData();
+
+	for (int i = 0; i < locks->nelements; i++)
+	{
+		LockInstanceData *lock = &locks->locks[i];
+		LOCKTAG    *tag = &lock->locktag;
+
+		if (tag->locktag_type == LOCKTAG_USERLOCK &&
+			tag->locktag_field1 == MyDatabaseId &&
+			tag->locktag_field2 == relid &&
+			tag->locktag_field4 != STREAM_LOCK &&
+			(lock->holdMask & LOCKBIT_ON(ShareLock)))
+			mark = Min(mark, ((int64) tag->locktag_field4 << 32) |
+					   tag->locktag_field3);
+	}
+	pfree(locks->locks);
+	pfree(locks);
+	return mark;
+}

@@ -1,0 +1,30 @@
+/*
+ * xact_state.h
+ *	  The locks of the append protocol, and what a transaction remembers.
+ */
+#ifndef ES_XACT_STATE_H
+#define ES_XACT_STATE_H
+
+#include "event_table.h"
+
+/* What this transaction has done to one event table. */
+typedef struct TableXact
+{
+	Oid			relid;
+	bool		exclusive;		/* we hold SHARE ROW EXCLUSIVE to the end */
+	bool		in_flight;		/* we hold the in-flight lock ... */
+	int64		tag;			/* ... tagged with this position */
+	int64		last_position;	/* the last that we have drawn */
+} TableXact;
+
+extern void es_xact_init(void);
+extern void es_lock_table_exclusively(Oid relid);
+extern bool es_is_exclusive(EventTable *table);
+extern uint32 es_stream_hash(const text *stream);
+extern void es_lock_stream(EventTable *table, uint32 hash, LOCKMODE mode);
+extern TableXact *es_enter_flight(EventTable *table);
+extern int64 es_draw_position(EventTable *table, TableXact *xact);
+extern bool es_in_flight(Oid relid);
+extern int64 es_least_tag_in_flight(Oid relid, int64 mark);
+
+#endif							/* ES_XACT_STATE_H */
