@@ -110,7 +110,7 @@ SELECT l.classid::pg_catalog.regclass AS event_table,
     ON l.pid IS NULL
    AND l.virtualtransaction = '-1/' || p.transaction
  WHERE l.locktype = 'userlock'
-   AND l.objsubid <> 65535
+   AND l.objsubid <> -1
    AND l.database = (SELECT d.oid FROM pg_catalog.pg_database d
                       WHERE d.datname = pg_catalog.current_database());
 COMMENT ON VIEW event_store.mark_holders IS

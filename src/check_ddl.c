@@ -63,16 +63,18 @@ Datum
 event_store_check_ddl(PG_FUNCTION_ARGS)
 {
 	int			kinds = kinds_to_check(event_trigger_data(fcinfo)->parsetree);
+	SPITupleTable *commands;
 
 	SPI_connect();
 	if (SPI_execute("SELECT classid, objid FROM pg_catalog.pg_event_trigger_ddl_commands()"
 					" WHERE objid IS NOT NULL AND NOT in_extension", true, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not list the DDL commands");
-	for (uint64 i = 0; i < SPI_processed; i++)
+	commands = SPI_tuptable;
+	for (uint64 i = 0; i < commands->numvals; i++)
 	{
 		bool		isnull;
-		Oid			classid = DatumGetObjectId(SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1, &isnull));
-		Oid			objid = DatumGetObjectId(SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 2, &isnull));
+		Oid			classid = DatumGetObjectId(SPI_getbinval(commands->vals[i], commands->tupdesc, 1, &isnull));
+		Oid			objid = DatumGetObjectId(SPI_getbinval(commands->vals[i], commands->tupdesc, 2, &isnull));
 
 		check_object(classid, objid, kinds);
 	}
@@ -268,6 +270,8 @@ event_store_check_rewrite(PG_FUNCTION_ARGS)
 Datum
 event_store_check_drop(PG_FUNCTION_ARGS)
 {
+	SPITupleTable *dropped;
+
 	event_trigger_data(fcinfo);
 	SPI_connect();
 	if (SPI_execute("SELECT objid, address_names[1:2], address_names[3], classid"
@@ -276,10 +280,11 @@ event_store_check_drop(PG_FUNCTION_ARGS)
 					" OR classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND object_type = 'table'",
 					true, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not list the dropped objects");
-	for (uint64 i = 0; i < SPI_processed; i++)
+	dropped = SPI_tuptable;
+	for (uint64 i = 0; i < dropped->numvals; i++)
 	{
-		HeapTuple	row = SPI_tuptable->vals[i];
-		TupleDesc	desc = SPI_tuptable->tupdesc;
+		HeapTuple	row = dropped->vals[i];
+		TupleDesc	desc = dropped->tupdesc;
 		bool		isnull;
 		Oid			classid = DatumGetObjectId(SPI_getbinval(row, desc, 4, &isnull));
 
