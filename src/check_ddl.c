@@ -67,7 +67,7 @@ event_store_check_ddl(PG_FUNCTION_ARGS)
 
 	SPI_connect();
 	if (SPI_execute("SELECT classid, objid FROM pg_catalog.pg_event_trigger_ddl_commands()"
-					" WHERE objid IS NOT NULL AND NOT in_extension", true, 0) != SPI_OK_SELECT)
+					" WHERE objid IS NOT NULL", true, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not list the DDL commands");
 	commands = SPI_tuptable;
 	for (uint64 i = 0; i < commands->numvals; i++)
@@ -94,6 +94,7 @@ kinds_to_check(Node *parsetree)
 			return ES_PROBLEM_SHAPE | ES_PROBLEM_GUARD | ES_PROBLEM_ORDER;
 		case T_RenameStmt:
 			return ES_PROBLEM_SHAPE | ES_PROBLEM_GUARD | ES_PROBLEM_ORDER;
+		case T_CreateSeqStmt:
 		case T_AlterSeqStmt:
 			return ES_PROBLEM_SEQUENCE;
 		default:
@@ -276,8 +277,8 @@ event_store_check_drop(PG_FUNCTION_ARGS)
 	SPI_connect();
 	if (SPI_execute("SELECT objid, address_names[1:2], address_names[3], classid"
 					" FROM pg_catalog.pg_event_trigger_dropped_objects()"
-					" WHERE classid = 'pg_catalog.pg_trigger'::pg_catalog.regclass AND original"
-					" OR classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND object_type = 'table'",
+					" WHERE original AND object_type OPERATOR(pg_catalog.=) 'trigger'"
+					" OR object_type OPERATOR(pg_catalog.=) 'table'",
 					true, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not list the dropped objects");
 	dropped = SPI_tuptable;

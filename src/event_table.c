@@ -103,7 +103,7 @@ pg_noreturn static void not_an_event_table(Relation rel, const char *kind);
 static bool is_subscribed(Oid relid);
 static char *shape_problem(Relation rel, EventTable *table);
 static char *column_problem(Relation rel, EventTable *table);
-static char *guard_problem(Relation rel, int kinds, EventTable *table);
+static char *guard_problem(TriggerDesc *triggers, int kinds, EventTable *table);
 static void find_indexes(Relation rel, EventTable *table);
 static char *index_problem(EventTable *table);
 static char *sequence_problem(Relation rel, EventTable *table);
@@ -154,6 +154,12 @@ es_event_table_open(Oid relid, LOCKMODE lockmode, EventTableUse use)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_TABLE),
 				 errmsg("relation with OID %u does not exist", relid)));
+	if (use == ES_FOR_APPENDING)
+	{
+		PreventCommandDuringRecovery("append");
+		PreventCommandIfReadOnly("append");
+		PreventCommandIfParallelMode("append");
+	}
 	if (rel->rd_rel->relkind != RELKIND_RELATION)
 		not_an_event_table(rel, NULL);
 
@@ -285,7 +291,8 @@ look_up(Relation rel)
 void
 es_describe_table(Relation rel, int kinds, EventTable *table)
 {
-	TriggerDesc *triggers = rel->trigdesc;
+	/* A copy, since an invalidation can free it while we look. */
+	TriggerDesc *triggers = CopyTriggerDesc(rel->trigdesc);
 	char	   *shape;
 	char	   *guards;
 
@@ -309,7 +316,7 @@ es_describe_table(Relation rel, int kinds, EventTable *table)
 	table->is_event_table = OidIsValid(table->insert_guard) || shape == NULL;
 	if (!table->is_event_table || shape == NULL)
 		shape = shape_problem(rel, table);
-	guards = guard_problem(rel, kinds, table);
+	guards = guard_problem(triggers, kinds, table);
 
 	table->problem = (kinds & ES_PROBLEM_SHAPE) ? shape : NULL;
 	if (table->problem == NULL)
@@ -436,51 +443,65 @@ column_problem(Relation rel, EventTable *table)
 	return problem;
 }
 
-static char *
-guard_problem(Relation rel, int kinds, EventTable *table)
+/* Which guard is this trigger, or should it be, by function or name?  -1: none. */
+static int
+which_guard(const Trigger *trigger)
 {
-	TriggerDesc *triggers = rel->trigdesc;
-	int			nguards = table->is_event_table ? ES_NUM_GUARDS : ES_NUM_CHANGE_GUARDS;
+	for (int g = 0; g < ES_NUM_GUARDS; g++)
+		if (strcmp(trigger->tgname, es_guards[g].name) == 0)
+			return g;
+	for (int g = 0; g < ES_NUM_GUARDS; g++)
+		if (es_is_our_function(trigger->tgfoid, es_guards[g].symbol))
+			return g;
+	return -1;
+}
 
-	for (int g = 0; g < nguards; g++)
+bool
+es_is_guard(const Trigger *trigger, const GuardSpec *spec)
+{
+	return strcmp(trigger->tgname, spec->name) == 0 &&
+		trigger->tgtype == spec->tgtype && trigger->tgqual == NULL &&
+		trigger->tgnattr == 0 && !trigger->tgdeferrable &&
+		es_is_our_function(trigger->tgfoid, spec->symbol);
+}
+
+/*
+ * The guards go by their names, so that the event trigger that refuses to drop
+ * one knows it after it is gone.
+ */
+static char *
+guard_problem(TriggerDesc *triggers, int kinds, EventTable *table)
+{
+	bool		found[ES_NUM_GUARDS] = {false};
+
+	for (int i = 0; i < triggers->numtriggers; i++)
 	{
-		const GuardSpec *spec = &es_guards[g];
-		int			state_kind = g == ES_INSERT_GUARD ? ES_PROBLEM_INSERT_STATE : ES_PROBLEM_CHANGE_STATE;
-		bool		found = false;
+		Trigger    *trigger = &triggers->triggers[i];
+		int			g = which_guard(trigger);
 
-		for (int i = 0; i < triggers->numtriggers; i++)
+		if (g < 0)
 		{
-			Trigger    *trigger = &triggers->triggers[i];
-			bool		ours = es_is_our_function(trigger->tgfoid, spec->symbol);
-
-			if (ours && trigger->tgtype == spec->tgtype &&
-				trigger->tgqual == NULL && trigger->tgnattr == 0 &&
-				!trigger->tgdeferrable)
-			{
-				found = true;
-				if ((kinds & state_kind) && trigger->tgenabled != spec->tgenabled)
-					return psprintf("Guard \"%s\" is %s.", trigger->tgname,
-									trigger->tgenabled == TRIGGER_DISABLED ? "disabled" :
-									g == ES_INSERT_GUARD ? "not enabled as it should be" :
-									"not ENABLE ALWAYS");
-			}
-			else if (strcmp(trigger->tgname, spec->name) == 0)
-			{
-				if (kinds & ES_PROBLEM_GUARD)
-					return psprintf("Trigger \"%s\" is not the guard of that name.",
-									trigger->tgname);
-			}
-			else if (found && g == ES_INSERT_GUARD &&
-					 (kinds & ES_PROBLEM_ORDER) &&
-					 TRIGGER_FOR_INSERT(trigger->tgtype) &&
-					 TRIGGER_FOR_BEFORE(trigger->tgtype) &&
-					 TRIGGER_FOR_ROW(trigger->tgtype))
+			if (found[ES_INSERT_GUARD] && (kinds & ES_PROBLEM_ORDER) &&
+				TRIGGER_TYPE_MATCHES(trigger->tgtype, TRIGGER_TYPE_ROW,
+									 TRIGGER_TYPE_BEFORE, TRIGGER_TYPE_INSERT))
 				return psprintf("Trigger \"%s\" would fire behind the guard \"%s\", which has to be the last.",
-								trigger->tgname, spec->name);
+								trigger->tgname, es_guards[ES_INSERT_GUARD].name);
+			continue;
 		}
-		if (!found && (kinds & ES_PROBLEM_MISSING))
-			return psprintf("Guard \"%s\" is missing.", spec->name);
+		found[g] = es_is_guard(trigger, &es_guards[g]);
+		if (!found[g] && (kinds & ES_PROBLEM_GUARD))
+			return psprintf("Trigger \"%s\" is not what the guard \"%s\" has to be.",
+							trigger->tgname, es_guards[g].name);
+		if (found[g] && trigger->tgenabled != es_guards[g].tgenabled &&
+			(kinds & (g == ES_INSERT_GUARD ? ES_PROBLEM_INSERT_STATE : ES_PROBLEM_CHANGE_STATE)))
+			return psprintf("Guard \"%s\" is %s.", trigger->tgname,
+							trigger->tgenabled == TRIGGER_DISABLED ? "disabled" :
+							g == ES_INSERT_GUARD ? "enabled for replicas, too" :
+							"not ENABLE ALWAYS");
 	}
+	for (int g = 0; g < (table->is_event_table ? ES_NUM_GUARDS : ES_NUM_CHANGE_GUARDS); g++)
+		if (!found[g] && (kinds & ES_PROBLEM_MISSING))
+			return psprintf("Guard \"%s\" is missing.", es_guards[g].name);
 	return NULL;
 }
 

@@ -9,6 +9,7 @@
 #include "compat.h"
 #include "storage/lockdefs.h"
 #include "utils/relcache.h"
+#include "utils/reltrigger.h"
 #include "utils/snapshot.h"
 
 /* The columns of an event table, in the order of design, reads and JSON. */
@@ -111,6 +112,7 @@ extern EventTable *es_event_table_open(Oid relid, LOCKMODE lockmode,
 pg_noreturn extern void es_unguarded(Relation rel, const char *problem);
 extern void es_event_table_close(EventTable *table);
 extern void es_describe_table(Relation rel, int kinds, EventTable *table);
+extern bool es_is_guard(const Trigger *trigger, const GuardSpec *spec);
 extern bool es_is_our_function(Oid funcid, const char *symbol);
 extern int64 es_sequence_last_value(Oid sequence);
 extern int64 es_last_position(EventTable *table, Snapshot snapshot);

@@ -208,6 +208,7 @@ open_feed(FunctionCallInfo fcinfo, EventQuery *query)
 	EventTable *table = es_event_table_open(es_arg_table(fcinfo), AccessShareLock, ES_FOR_READING);
 	int64		mark = high_water_mark(table);
 
+	PreventCommandIfParallelMode("a feed");
 	es_query_init(query, table, RegisterSnapshot(GetLatestSnapshot()));
 	return mark;
 }

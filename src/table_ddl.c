@@ -47,6 +47,7 @@ static int	enter_sql(void);
 static void leave_sql(int nest_level);
 static Oid	open_owned_table(Oid relid, LOCKMODE lockmode, Relation *rel);
 static void create_guard(const char *table, const GuardSpec *guard);
+static void enable_guard(const char *table, const GuardSpec *guard);
 static char *sequence_name(const char *schema, const char *relname);
 
 /* As psql understands it: quoted or not, with or without schema. */
@@ -110,7 +111,10 @@ event_store_create_event_table(PG_FUNCTION_ARGS)
 	run("CREATE INDEX ON %s (causation_id, position) WHERE causation_id IS NOT NULL", table);
 	run("CREATE INDEX ON %s USING brin (recorded_at) WITH (autosummarize = on, pages_per_range = 32)", table);
 	for (int i = 0; i < ES_NUM_GUARDS; i++)
+	{
 		create_guard(table, &es_guards[i]);
+		enable_guard(table, &es_guards[i]);
+	}
 	leave_sql(nest_level);
 
 	PG_RETURN_OID(get_relname_relid(name->relname, namespace));
@@ -119,7 +123,7 @@ event_store_create_event_table(PG_FUNCTION_ARGS)
 Datum
 event_store_drop_event_table(PG_FUNCTION_ARGS)
 {
-	EventTable *table = es_event_table_open(es_arg_table(fcinfo), AccessExclusiveLock, ES_FOR_LOOKING);
+	EventTable *table = es_event_table_open(es_arg_table(fcinfo), AccessShareLock, ES_FOR_LOOKING);
 	bool		cascade = !PG_ARGISNULL(1) && PG_GETARG_BOOL(1);
 	char	   *name = es_qualified_name(table->rel);
 	int			nest_level;
@@ -140,89 +144,83 @@ report(ReturnSetInfo *result, const char *what)
 	tuplestore_putvalues(result->setResult, result->setDesc, &value, &isnull);
 }
 
-/* Is it there, as it should be, but for whether it is enabled? */
-static const Trigger *
-find_guard(Relation rel, const GuardSpec *guard)
-{
-	for (int i = 0; rel->trigdesc && i < rel->trigdesc->numtriggers; i++)
-	{
-		const Trigger *trigger = &rel->trigdesc->triggers[i];
-
-		if (trigger->tgtype == guard->tgtype && trigger->tgqual == NULL &&
-			trigger->tgnattr == 0 && !trigger->tgdeferrable &&
-			es_is_our_function(trigger->tgfoid, guard->symbol))
-			return trigger;
-	}
-	return NULL;
-}
-
-/* Creates missing guards and enables disabled ones as they should be. */
+/* Creates guards that are missing or not what they have to be, and enables them. */
 static void
 mend_guards(Oid relid, const char *name, int nguards, ReturnSetInfo *result)
 {
-	for (int i = 0; i < nguards; i++)
-	{
-		const GuardSpec *guard = &es_guards[i];
-		Relation	rel = table_open(relid, NoLock);
-		const Trigger *trigger = find_guard(rel, guard);
-		bool		missing = trigger == NULL;
-		bool		wrong = missing || trigger->tgenabled != guard->tgenabled;
-		char	   *trigger_name = pstrdup(missing ? guard->name : trigger->tgname);
+	Relation	rel = table_open(relid, NoLock);
+	TriggerDesc *triggers = CopyTriggerDesc(rel->trigdesc);
 
-		table_close(rel, NoLock);
-		if (missing)
+	table_close(rel, NoLock);
+	for (int g = 0; g < nguards; g++)
+	{
+		const GuardSpec *guard = &es_guards[g];
+		const Trigger *trigger = NULL;
+
+		for (int i = 0; triggers && i < triggers->numtriggers; i++)
+			if (es_is_guard(&triggers->triggers[i], guard))
+				trigger = &triggers->triggers[i];
+		if (trigger && trigger->tgenabled == guard->tgenabled)
+			continue;
+		if (trigger == NULL)
 			create_guard(name, guard);
-		else if (wrong)
-			run("ALTER TABLE %s ENABLE %s TRIGGER %s", name,
-				guard->tgenabled == TRIGGER_FIRES_ALWAYS ? "ALWAYS" : "",
-				quote_identifier(trigger_name));
-		if (wrong && result)
-			report(result, psprintf("%s trigger %s", missing ? "created" : "enabled", trigger_name));
+		enable_guard(name, guard);
+		if (result)
+			report(result, psprintf("%s trigger %s", trigger ? "enabled" : "created", guard->name));
 	}
 }
 
-static void
-mend_sequence(EventTable *table, const char *name, ReturnSetInfo *result)
+/* What its sequence is called in SQL. */
+static char *
+sequence_of(EventTable *table)
 {
-	Relation	rel;
-	int64		last;
-	int64		greatest;
-	Oid			sequence = table->sequence;
-	char	   *sequence_sql;
+	Relation	rel = relation_open(table->sequence, AccessShareLock);
+	char	   *name = es_qualified_name(rel);
 
-	if (!OidIsValid(sequence))
+	relation_close(rel, NoLock);
+	return name;
+}
+
+/* Lets the sequence stand at the greatest position, if it stands lower. */
+static void
+raise_sequence(EventTable *table, const char *sequence, int64 last, ReturnSetInfo *result)
+{
+	int64		greatest = OidIsValid(table->position_index) ? es_last_position(table, SnapshotSelf) : 0;
+
+	if (last >= greatest)
+		return;
+	run("SELECT pg_catalog.setval(%s, " INT64_FORMAT ")",
+		quote_literal_cstr(sequence), greatest);
+	report(result, psprintf("set sequence %s to " INT64_FORMAT, sequence, greatest));
+}
+
+static void
+mend_sequence(Oid relid, const char *name, ReturnSetInfo *result)
+{
+	Relation	rel = table_open(relid, NoLock);
+	EventTable	table;
+	char	   *sequence;
+
+	es_describe_table(rel, ES_PROBLEM_SEQUENCE, &table);
+	if (!OidIsValid(table.sequence))
 	{
-		sequence_sql = sequence_name(get_namespace_name(get_rel_namespace(table->relid)),
-									 get_rel_name(table->relid));
-		run("CREATE SEQUENCE %s MAXVALUE " INT64_FORMAT " OWNED BY %s.position",
-			sequence_sql, ES_MAX_POSITION, name);
-		report(result, psprintf("created sequence %s", sequence_sql));
+		sequence = sequence_name(get_namespace_name(RelationGetNamespace(rel)),
+								 RelationGetRelationName(rel));
+		run("CREATE SEQUENCE %s MAXVALUE " INT64_FORMAT, sequence, ES_MAX_POSITION);
+		report(result, psprintf("created sequence %s", sequence));
+		raise_sequence(&table, sequence, 0, result);
+		run("ALTER SEQUENCE %s OWNED BY %s.position", sequence, name);
 	}
-	else
+	else if (table.problem)
 	{
-		rel = relation_open(sequence, AccessShareLock);
-		sequence_sql = es_qualified_name(rel);
-		relation_close(rel, NoLock);
-		if (table->problem && strstr(table->problem, "equence") != NULL)
+		sequence = sequence_of(&table);
+		raise_sequence(&table, sequence, es_sequence_last_value(table.sequence), result);
+		es_describe_table(rel, ES_PROBLEM_SEQUENCE, &table);
+		if (table.problem)
 		{
 			run("ALTER SEQUENCE %s INCREMENT 1 MINVALUE 1 MAXVALUE " INT64_FORMAT " START 1 CACHE 1 NO CYCLE",
-				sequence_sql, ES_MAX_POSITION);
-			report(result, psprintf("set the properties of sequence %s", sequence_sql));
-		}
-	}
-
-	rel = table_open(table->relid, NoLock);
-	es_describe_table(rel, 0, table);
-	table->rel = rel;
-	if (OidIsValid(table->position_index))
-	{
-		last = es_sequence_last_value(table->sequence);
-		greatest = es_last_position(table, SnapshotSelf);
-		if (last < greatest)
-		{
-			run("SELECT pg_catalog.setval(%s, " INT64_FORMAT ")",
-				quote_literal_cstr(sequence_sql), greatest);
-			report(result, psprintf("set sequence %s to " INT64_FORMAT, sequence_sql, greatest));
+				sequence, ES_MAX_POSITION);
+			report(result, psprintf("set the properties of sequence %s", sequence));
 		}
 	}
 	table_close(rel, NoLock);
@@ -238,7 +236,7 @@ event_store_guard(PG_FUNCTION_ARGS)
 	EventTable	table;
 	int			nest_level;
 
-	es_describe_table(rel, ES_PROBLEM_SEQUENCE, &table);
+	es_describe_table(rel, 0, &table);
 	table_close(rel, NoLock);
 	if (!table.is_event_table && !table.is_append_only)
 		es_event_table_open(relid, NoLock, ES_FOR_LOOKING); /* raises SE004 */
@@ -246,7 +244,7 @@ event_store_guard(PG_FUNCTION_ARGS)
 	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
 	nest_level = enter_sql();
 	if (table.is_event_table)
-		mend_sequence(&table, name, result);
+		mend_sequence(relid, name, result);
 	mend_guards(relid, name, table.is_event_table ? ES_NUM_GUARDS : ES_NUM_CHANGE_GUARDS, result);
 	leave_sql(nest_level);
 
@@ -357,8 +355,13 @@ create_guard(const char *table, const GuardSpec *guard)
 {
 	run("CREATE OR REPLACE TRIGGER %s BEFORE %s ON %s FOR EACH %s EXECUTE FUNCTION event_store.%s()",
 		guard->name, guard->events, table, guard->level, guard->function);
-	if (guard->tgenabled == TRIGGER_FIRES_ALWAYS)
-		run("ALTER TABLE %s ENABLE ALWAYS TRIGGER %s", table, guard->name);
+}
+
+static void
+enable_guard(const char *table, const GuardSpec *guard)
+{
+	run("ALTER TABLE %s ENABLE %s TRIGGER %s", table,
+		guard->tgenabled == TRIGGER_FIRES_ALWAYS ? "ALWAYS" : "", guard->name);
 }
 
 /* As serial would name it, the name shortened, and numbered if it is taken. */

@@ -213,10 +213,10 @@ TableXact *
 es_enter_flight(EventTable *table)
 {
 	TableXact  *xact = enter_table(table->relid);
-	int64		last = es_check_sequence(table);
 
 	if (!xact->in_flight)
 	{
+		int64		last = es_check_sequence(table);
 		LOCKTAG		tag;
 
 		lock_relation_to_end(table->relid, RowExclusiveLock);

@@ -44,6 +44,9 @@ BEGIN
         events := events + page_rows;
         pages := pages + 1;
     END LOOP;
+    IF events <> (SELECT count(*) FROM packages) THEN
+        RAISE EXCEPTION 'the feed gave % events', events;
+    END IF;
 END $$;
 
 SELECT clock_timestamp() AS started \gset
