@@ -15,13 +15,13 @@ SELECT stream,
        CASE WHEN s.stream IS NULL AND to_timestamp(d.modified) < begin
                 THEN 'older than the log: no event for it'
             WHEN s.stream IS NULL
-                THEN 'installed past the log: no event for it'
+                THEN 'not by way of this log: no event for it'
             WHEN d.stream IS NULL AND s.status = 'not-installed'
                 THEN 'agrees: gone'
             WHEN d.version = s.version AND d.status = s.status
                 THEN 'agrees: ' || d.status
             WHEN to_timestamp(d.modified) > s.changed_at
-                THEN 'changed past the log, later than its last event'
+                THEN 'changed since, not by way of this log'
             ELSE 'UNEXPLAINED'
        END AS outcome
   FROM package_state s
