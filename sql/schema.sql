@@ -1,5 +1,8 @@
 \echo Use "CREATE EXTENSION event_store" to load this file. \quit
 
+COMMENT ON SCHEMA event_store IS
+'Event stores in tables: the functions, types and views of the extension event_store.';
+
 GRANT USAGE ON SCHEMA event_store TO PUBLIC;
 
 -- The row that every reader returns: an event table's own columns, in their

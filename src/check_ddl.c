@@ -15,14 +15,13 @@
 #include "access/relation.h"
 #include "access/table.h"
 #include "catalog/indexing.h"
+#include "catalog/namespace.h"
 #include "catalog/pg_class.h"
-#include "catalog/pg_depend.h"
 #include "catalog/pg_inherits.h"
 #include "catalog/pg_rewrite.h"
 #include "catalog/pg_trigger.h"
 #include "catalog/pg_type.h"
 #include "commands/event_trigger.h"
-#include "commands/sequence.h"
 #include "errors.h"
 #include "event_table.h"
 #include "executor/spi.h"
@@ -47,6 +46,8 @@ static int	kinds_to_check(Node *parsetree);
 static int	kinds_of_alter_table(AlterTableStmt *stmt);
 static void check_object(Oid classid, Oid objid, int kinds);
 static void check_table(Oid relid, int kinds);
+static void check_all_event_tables(int kinds);
+static void check_dropped_trigger(const char *schema, const char *relname, const char *trigger);
 static Oid	table_of(Oid catalog, Oid index, AttrNumber oid_column, Oid oid);
 
 static EventTriggerData *
@@ -94,9 +95,6 @@ kinds_to_check(Node *parsetree)
 			return ES_PROBLEM_SHAPE | ES_PROBLEM_GUARD | ES_PROBLEM_ORDER;
 		case T_RenameStmt:
 			return ES_PROBLEM_SHAPE | ES_PROBLEM_GUARD | ES_PROBLEM_ORDER;
-		case T_CreateSeqStmt:
-		case T_AlterSeqStmt:
-			return ES_PROBLEM_SEQUENCE;
 		default:
 			return ES_PROBLEM_SHAPE;
 	}
@@ -148,13 +146,9 @@ check_object(Oid classid, Oid objid, int kinds)
 	{
 		char		relkind = get_rel_relkind(objid);
 
+		/* It may have been taken away from its table. */
 		if (relkind == RELKIND_SEQUENCE)
-		{
-			int32		column;
-
-			if (!sequenceIsOwned(objid, DEPENDENCY_AUTO, &relid, &column))
-				return;
-		}
+			check_all_event_tables(ES_PROBLEM_SEQUENCE);
 		else if (relkind == RELKIND_RELATION || relkind == RELKIND_FOREIGN_TABLE ||
 				 relkind == RELKIND_PARTITIONED_TABLE)
 			relid = objid;
@@ -227,6 +221,29 @@ check_table(Oid relid, int kinds)
 	relation_close(rel, NoLock);
 }
 
+/* Whose sequence was it?  Nobody knows any more, and there are few. */
+static void
+check_all_event_tables(int kinds)
+{
+	Relation	catalog = table_open(TriggerRelationId, AccessShareLock);
+	SysScanDesc scan = systable_beginscan(catalog, InvalidOid, false, NULL, 0, NULL);
+	HeapTuple	tuple;
+	List	   *tables = NIL;
+	ListCell   *lc;
+
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		Form_pg_trigger trigger = (Form_pg_trigger) GETSTRUCT(tuple);
+
+		if (strcmp(NameStr(trigger->tgname), es_guards[ES_INSERT_GUARD].name) == 0)
+			tables = lappend_oid(tables, trigger->tgrelid);
+	}
+	systable_endscan(scan);
+	table_close(catalog, AccessShareLock);
+	foreach(lc, tables)
+		check_table(lfirst_oid(lc), kinds);
+}
+
 /* ALTER TABLE may fill new columns, but not rewrite what is stored. */
 Datum
 event_store_check_rewrite(PG_FUNCTION_ARGS)
@@ -265,8 +282,8 @@ event_store_check_rewrite(PG_FUNCTION_ARGS)
 }
 
 /*
- * Refuses to drop a guard while its table stays.  Dropping the table is its
- * owner's right; our own tables follow.
+ * Refuses to drop a guard, or the sequence, while the table stays.  Dropping
+ * the table is its owner's right; our own tables follow.
  */
 Datum
 event_store_check_drop(PG_FUNCTION_ARGS)
@@ -275,10 +292,9 @@ event_store_check_drop(PG_FUNCTION_ARGS)
 
 	event_trigger_data(fcinfo);
 	SPI_connect();
-	if (SPI_execute("SELECT objid, address_names[1:2], address_names[3], classid"
+	if (SPI_execute("SELECT object_type, objid, address_names[1], address_names[2], address_names[3]"
 					" FROM pg_catalog.pg_event_trigger_dropped_objects()"
-					" WHERE original AND object_type OPERATOR(pg_catalog.=) 'trigger'"
-					" OR object_type OPERATOR(pg_catalog.=) 'table'",
+					" WHERE original OR object_type OPERATOR(pg_catalog.=) 'table'",
 					true, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not list the dropped objects");
 	dropped = SPI_tuptable;
@@ -286,24 +302,46 @@ event_store_check_drop(PG_FUNCTION_ARGS)
 	{
 		HeapTuple	row = dropped->vals[i];
 		TupleDesc	desc = dropped->tupdesc;
+		char	   *type = SPI_getvalue(row, desc, 1);
 		bool		isnull;
-		Oid			classid = DatumGetObjectId(SPI_getbinval(row, desc, 4, &isnull));
 
-		if (classid == RelationRelationId)
-			es_forget_snapshots(DatumGetObjectId(SPI_getbinval(row, desc, 1, &isnull)));
-		else
-		{
-			char	   *trigger = SPI_getvalue(row, desc, 3);
-
-			for (int g = 0; trigger && g < ES_NUM_GUARDS; g++)
-				if (strcmp(trigger, es_guards[g].name) == 0)
-					ereport(ERROR,
-							(errcode(ES_UNGUARDED_EVENT_TABLE),
-							 errmsg("cannot drop guard \"%s\"", trigger),
-							 errdetail("It is what keeps the table append-only."),
-							 errhint("Drop the table, if you want to be rid of it.")));
-		}
+		if (strcmp(type, "table") == 0)
+			es_forget_snapshots(DatumGetObjectId(SPI_getbinval(row, desc, 2, &isnull)));
+		else if (strcmp(type, "sequence") == 0)
+			check_all_event_tables(ES_PROBLEM_SEQUENCE);
+		else if (strcmp(type, "trigger") == 0)
+			check_dropped_trigger(SPI_getvalue(row, desc, 3), SPI_getvalue(row, desc, 4),
+								  SPI_getvalue(row, desc, 5));
 	}
 	SPI_finish();
 	return PointerGetDatum(NULL);
+}
+
+/* One guard is gone; by the others one sees that the table was guarded. */
+static void
+check_dropped_trigger(const char *schema, const char *relname, const char *trigger)
+{
+	bool		is_guard = false;
+	Relation	rel;
+	EventTable	table;
+
+	for (int g = 0; g < ES_NUM_GUARDS; g++)
+		is_guard |= strcmp(trigger, es_guards[g].name) == 0;
+	if (!is_guard)
+		return;
+	rel = try_relation_open(get_relname_relid(relname, get_namespace_oid(schema, false)), AccessShareLock);
+	if (rel == NULL)
+		return;
+	if (rel->rd_rel->relkind == RELKIND_RELATION)
+	{
+		es_describe_table(rel, 0, &table);
+		if (table.is_event_table || table.is_append_only)
+			ereport(ERROR,
+					(errcode(ES_UNGUARDED_EVENT_TABLE),
+					 errmsg("cannot drop guard \"%s\" of table \"%s\"", trigger, relname),
+					 errdetail("It is what keeps the table append-only."),
+					 errhint("Drop the table, if you want to be rid of it."),
+					 errtable(rel)));
+	}
+	relation_close(rel, NoLock);
 }

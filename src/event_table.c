@@ -737,6 +737,16 @@ es_check_sequence(EventTable *table)
 	return last;
 }
 
+/* Remembers a position that this backend has drawn. */
+void
+es_note_position(Oid relid, int64 position)
+{
+	CacheEntry *entry = hash_search(cache, &relid, HASH_FIND, NULL);
+
+	if (entry)
+		entry->last_seen = Max(entry->last_seen, position);
+}
+
 bool
 es_row_security_applies(EventTable *table)
 {

@@ -117,6 +117,7 @@ extern bool es_is_our_function(Oid funcid, const char *symbol);
 extern int64 es_sequence_last_value(Oid sequence);
 extern int64 es_last_position(EventTable *table, Snapshot snapshot);
 extern int64 es_check_sequence(EventTable *table);
+extern void es_note_position(Oid relid, int64 position);
 extern char *es_qualified_name(Relation rel);
 extern bool es_row_security_applies(EventTable *table);
 

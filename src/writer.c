@@ -38,6 +38,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 #include "utils/typcache.h"
+#include "utils/uuid.h"
 #include "writer.h"
 #include "xact_state.h"
 
@@ -354,7 +355,7 @@ fire_before_row(EventWriter *writer, TupleTableSlot *slot, NewEvent *event)
 	if (isnull || !DatumGetBool(DirectFunctionCall2Coll(texteq, C_COLLATION_OID, value, event->values[ES_STREAM])))
 		changed = "stream";
 	value = es_slot_datum(slot, table, ES_EVENT_ID, &isnull);
-	if (isnull || memcmp(DatumGetPointer(value), DatumGetPointer(event->values[ES_EVENT_ID]), 16) != 0)
+	if (isnull || memcmp(DatumGetPointer(value), DatumGetPointer(event->values[ES_EVENT_ID]), UUID_LEN) != 0)
 		changed = "event_id";
 	value = es_slot_datum(slot, table, ES_VERSION, &isnull);
 	if (isnull || DatumGetInt64(value) != DatumGetInt64(event->values[ES_VERSION]))
@@ -473,12 +474,16 @@ flush(EventWriter *writer)
 /*
  * Two transactions may race with one event id in two streams: the unique index
  * decides, and the loser gets the error that it would have got a moment later.
+ * And a position can be there already only if the sequence has been set back.
  */
 static void
 unique_violation(EventWriter *writer, TupleTableSlot *slot)
 {
+	EventTable *table = writer->table;
 	ResultRelInfo *result = writer->result;
 	ErrorData  *error;
+	Oid			violated = InvalidOid;
+	bool		isnull;
 
 	if (geterrcode() != ERRCODE_UNIQUE_VIOLATION)
 		return;
@@ -486,19 +491,25 @@ unique_violation(EventWriter *writer, TupleTableSlot *slot)
 	for (int i = 0; i < result->ri_NumIndices; i++)
 	{
 		Relation	index = result->ri_IndexRelationDescs[i];
-		bool		isnull;
-		Datum		event_id;
 
-		if (RelationGetRelid(index) != writer->table->event_id_index ||
-			error->constraint_name == NULL ||
-			strcmp(error->constraint_name, RelationGetRelationName(index)) != 0)
-			continue;
-		event_id = es_slot_datum(slot, writer->table, ES_EVENT_ID, &isnull);
-		FlushErrorState();
-		es_event_id_conflict(writer->table, event_id,
-							 "Another transaction has just stored an event with that id.");
+		if (error->constraint_name &&
+			strcmp(error->constraint_name, RelationGetRelationName(index)) == 0)
+			violated = RelationGetRelid(index);
 	}
 	FreeErrorData(error);
+	if (violated == table->event_id_index)
+	{
+		FlushErrorState();
+		es_event_id_conflict(table, es_slot_datum(slot, table, ES_EVENT_ID, &isnull),
+							 "Another transaction has just stored an event with that id.");
+	}
+	if (violated == table->position_index)
+	{
+		FlushErrorState();
+		es_unguarded(table->rel,
+					 psprintf("Its sequence gave out position " INT64_FORMAT ", which an event has: it has been set back.",
+							  es_slot_int64(slot, table, ES_POSITION)));
+	}
 }
 
 /*
@@ -543,6 +554,7 @@ put_by_plan(EventWriter *writer, NewEvent *event)
 	EventScan  *scan;
 	TupleTableSlot *slot;
 	int64		position;
+	bool		isnull;
 
 	for (int i = 0; i < ES_NUM_COLUMNS; i++)
 	{
@@ -558,11 +570,14 @@ put_by_plan(EventWriter *writer, NewEvent *event)
 	es_key_int64(&key[1], 2, BTEqualStrategyNumber, DatumGetInt64(event->values[ES_VERSION]));
 	scan = es_scan_begin(writer->table, writer->table->version_index, SnapshotSelf, 2, key);
 	slot = es_scan_next(scan, ForwardScanDirection);
-	if (slot == NULL)
+	if (slot == NULL ||
+		memcmp(DatumGetPointer(es_slot_datum(slot, writer->table, ES_EVENT_ID, &isnull)),
+			   DatumGetPointer(event->values[ES_EVENT_ID]), UUID_LEN) != 0)
 		ereport(ERROR,
-				(errcode(ERRCODE_TRIGGERED_ACTION_EXCEPTION),
-				 errmsg("a BEFORE INSERT trigger of \"%s\" has suppressed or changed an event",
+				(errcode(ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION),
+				 errmsg("a BEFORE INSERT trigger of \"%s\" has suppressed an event or changed its event_id",
 						RelationGetRelationName(writer->table->rel)),
+				 errhint("Triggers may change what an event says, but not its position, stream, version or event_id."),
 				 errtable(writer->table->rel)));
 	position = es_slot_int64(slot, writer->table, ES_POSITION);
 	es_scan_end(scan);

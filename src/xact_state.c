@@ -71,6 +71,12 @@ at_transaction_end(XactEvent event, void *arg)
 		case XACT_EVENT_COMMIT:
 		case XACT_EVENT_ABORT:
 		case XACT_EVENT_PREPARE:
+			foreach(lc, touched)
+			{
+				TableXact  *xact = lfirst(lc);
+
+				es_note_position(xact->relid, xact->last_position);
+			}
 			touched = NIL;
 			break;
 		default:
