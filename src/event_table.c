@@ -278,7 +278,8 @@ look_up(Relation rel)
 	if (table.problem)
 		entry->table.problem = MemoryContextStrdup(CacheMemoryContext,
 												   table.problem);
-	entry->valid = (before == invalidations);
+	/* setval() mends without invalidating, so problems are looked at again. */
+	entry->valid = before == invalidations && table.problem == NULL;
 	return entry;
 }
 

@@ -122,7 +122,7 @@ CREATE TEMP TABLE returned AS
     SELECT a.* FROM event_store.append_streams('orders',
          '[{"stream":"two-b","events":[{"type":"A","data":1},{"type":"B","data":2}]},
            {"stream":"two-a","events":[{"type":"C","data":3}]}]') a;
-SELECT is(r, s, format('what %s returned for %s is what is stored', way, r.stream))
+SELECT is(r::text, s::text, format('what %s returned for %s is what is stored', way, r.stream))
   FROM (VALUES ('append()', 'single-1'), ('append_batch()', 'batch-1'), ('append_json()', 'json-1'),
                ('append_streams()', 'two-b'), ('append_streams()', 'two-a')) AS c(way, stream)
   JOIN returned r USING (stream)
