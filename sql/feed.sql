@@ -67,8 +67,9 @@ CREATE FUNCTION event_store.position_at(
     SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    width  interval := '1 minute';
-    oldest timestamptz;
+    width    interval := '1 minute';
+    oldest   timestamptz;
+    low      timestamptz;
     found_at bigint;
 BEGIN
     PERFORM event_store.check_guards(event_table);
@@ -77,17 +78,20 @@ BEGIN
     END IF;
     EXECUTE format('SELECT recorded_at FROM ONLY %s ORDER BY position LIMIT 1',
                    event_table) INTO oldest;
+    IF oldest IS NULL THEN
+        RETURN 0;
+    END IF;
     -- recorded_at is near to monotonic, so the answer lies in the youngest
-    -- window that holds any event; max(position + 0) keeps the planner from
+    -- window that holds any event.  max(position + 0) keeps the planner from
     -- walking the primary key down from the end.
-    WHILE found_at IS NULL AND oldest IS NOT NULL LOOP
+    LOOP
+        low := CASE WHEN NOT isfinite(at) OR width > interval '100 years' THEN '-infinity'
+                    WHEN at - oldest < width THEN '-infinity'
+                    ELSE at - width END;
         EXECUTE format('SELECT max(position + 0) FROM ONLY %s
                          WHERE recorded_at <= $1 AND recorded_at >= $2', event_table)
-           INTO found_at
-          USING at, CASE WHEN isfinite(at) THEN at - width
-                             ELSE '-infinity' END;
-        EXIT WHEN NOT isfinite(at) OR width > '100 years'
-               OR at - width < oldest - interval '1 day';
+           INTO found_at USING at, low;
+        EXIT WHEN found_at IS NOT NULL OR low = '-infinity';
         width := width * 10;
     END LOOP;
     RETURN coalesce(found_at, 0);

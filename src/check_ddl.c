@@ -199,25 +199,49 @@ table_of(Oid catalogid, Oid indexid, AttrNumber oid_column, Oid oid)
 	return relid;
 }
 
+/* Has it a trigger that is one of the guards?  Tells most tables off unopened. */
+static bool
+may_be_guarded(Oid relid)
+{
+	Relation	catalog = table_open(TriggerRelationId, AccessShareLock);
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+	bool		found = false;
+
+	ScanKeyInit(&key, Anum_pg_trigger_tgrelid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(relid));
+	scan = systable_beginscan(catalog, TriggerRelidNameIndexId, true, NULL, 1, &key);
+	while (!found && HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		Oid			funcid = ((Form_pg_trigger) GETSTRUCT(tuple))->tgfoid;
+
+		for (int g = 0; g < ES_NUM_GUARDS; g++)
+			found |= es_is_our_function(funcid, es_guards[g].symbol);
+	}
+	systable_endscan(scan);
+	table_close(catalog, AccessShareLock);
+	return found;
+}
+
 static void
 check_table(Oid relid, int kinds)
 {
-	Relation	rel = try_relation_open(relid, AccessShareLock);
+	Relation	rel;
 	EventTable	table;
 
+	if (!may_be_guarded(relid))
+		return;
+	rel = try_relation_open(relid, AccessShareLock);
 	if (rel == NULL)
 		return;
-	if (rel->rd_rel->relkind == RELKIND_RELATION)
-	{
-		es_describe_table(rel, kinds, &table);
-		if (table.problem)
-			ereport(ERROR,
-					(errcode(ES_UNGUARDED_EVENT_TABLE),
-					 errmsg("the command would leave the append-only table \"%s\" unguarded",
-							RelationGetRelationName(rel)),
-					 errdetail_internal("%s", table.problem),
-					 errtable(rel)));
-	}
+	es_describe_table(rel, kinds, &table);
+	if (table.problem)
+		ereport(ERROR,
+				(errcode(ES_UNGUARDED_EVENT_TABLE),
+				 errmsg("the command would leave the append-only table \"%s\" unguarded",
+						RelationGetRelationName(rel)),
+				 errdetail_internal("%s", table.problem),
+				 errtable(rel)));
 	relation_close(rel, NoLock);
 }
 
@@ -322,26 +346,20 @@ static void
 check_dropped_trigger(const char *schema, const char *relname, const char *trigger)
 {
 	bool		is_guard = false;
-	Relation	rel;
-	EventTable	table;
+	Oid			relid;
 
 	for (int g = 0; g < ES_NUM_GUARDS; g++)
 		is_guard |= strcmp(trigger, es_guards[g].name) == 0;
 	if (!is_guard)
 		return;
-	rel = try_relation_open(get_relname_relid(relname, get_namespace_oid(schema, false)), AccessShareLock);
-	if (rel == NULL)
+	relid = get_relname_relid(relname, get_namespace_oid(schema, true));
+	if (!OidIsValid(relid) || !may_be_guarded(relid))
 		return;
-	if (rel->rd_rel->relkind == RELKIND_RELATION)
-	{
-		es_describe_table(rel, 0, &table);
-		if (table.is_event_table || table.is_append_only)
-			ereport(ERROR,
-					(errcode(ES_UNGUARDED_EVENT_TABLE),
-					 errmsg("cannot drop guard \"%s\" of table \"%s\"", trigger, relname),
-					 errdetail("It is what keeps the table append-only."),
-					 errhint("Drop the table, if you want to be rid of it."),
-					 errtable(rel)));
-	}
-	relation_close(rel, NoLock);
+	ereport(ERROR,
+			(errcode(ES_UNGUARDED_EVENT_TABLE),
+			 errmsg("cannot drop guard \"%s\" of table \"%s\"", trigger, relname),
+			 errdetail("It is what keeps the table append-only."),
+			 errhint("Drop the table, if you want to be rid of it."),
+			 err_generic_string(PG_DIAG_SCHEMA_NAME, schema),
+			 err_generic_string(PG_DIAG_TABLE_NAME, relname)));
 }

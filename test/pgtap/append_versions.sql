@@ -2,7 +2,7 @@
 -- function of the family; what an append returns; what a rolled-back append
 -- leaves behind.
 SET client_min_messages = warning;
-SELECT plan(97);
+SELECT plan(101);
 
 SELECT lives_ok($$ SELECT event_store.create_event_table('orders') $$,
                 'an event table is created');
