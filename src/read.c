@@ -270,7 +270,7 @@ read_by_sql(EventQuery *query, EventReceiver receive, void *arg)
 	initStringInfo(&sql);
 	build_sql(query, &sql, values, types, &nargs);
 	portal = SPI_cursor_open_with_args(NULL, sql.data, nargs, types, values,
-									   NULL, true, CURSOR_OPT_NO_SCROLL);
+									   NULL, true, CURSOR_OPT_NO_SCROLL | CURSOR_OPT_FAST_PLAN);
 	do
 	{
 		SPI_cursor_fetch(portal, true, FETCH_COUNT);
