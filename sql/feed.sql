@@ -72,7 +72,7 @@ DECLARE
     low      timestamptz;
     found_at bigint;
 BEGIN
-    PERFORM event_store.check_guards(event_table);
+    PERFORM event_store.channel(event_table);   -- is it an event table?
     IF at IS NULL THEN
         RAISE EXCEPTION 'at must not be null' USING ERRCODE = '22004';
     END IF;
@@ -110,9 +110,11 @@ SELECT l.classid::pg_catalog.regclass AS event_table,
        a.state
   FROM pg_catalog.pg_locks l
   LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
-  LEFT JOIN pg_catalog.pg_prepared_xacts p
-    ON l.pid IS NULL
-   AND l.virtualtransaction = '-1/' || p.transaction
+  LEFT JOIN pg_catalog.pg_locks x
+    ON l.pid IS NULL AND x.pid IS NULL
+   AND x.locktype = 'transactionid' AND x.mode = 'ExclusiveLock'
+   AND x.virtualtransaction = l.virtualtransaction
+  LEFT JOIN pg_catalog.pg_prepared_xacts p ON p.transaction = x.transactionid
  WHERE l.locktype = 'userlock'
    AND l.objsubid <> -1
    AND l.database = (SELECT d.oid FROM pg_catalog.pg_database d

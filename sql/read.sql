@@ -51,7 +51,7 @@ CREATE FUNCTION event_store.streams(
     SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    PERFORM event_store.check_guards(event_table);
+    PERFORM event_store.channel(event_table);   -- is it an event table?
     RETURN QUERY EXECUTE format($q$
         WITH RECURSIVE name(stream) AS (
             (SELECT e.stream FROM ONLY %1$s e

@@ -45,7 +45,7 @@ PG_FUNCTION_INFO_V1(event_store_check_guards);
 static void run(const char *format,...) pg_attribute_printf(1, 2);
 static int	enter_sql(void);
 static void leave_sql(int nest_level);
-static Oid	open_owned_table(Oid relid, LOCKMODE lockmode, Relation *rel);
+static void open_owned_table(Oid relid, LOCKMODE lockmode, Relation *rel);
 static void create_guard(const char *table, const GuardSpec *guard);
 static void enable_guard(const char *table, const GuardSpec *guard);
 static char *sequence_name(const char *schema, const char *relname);
@@ -231,11 +231,15 @@ event_store_guard(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
 	Relation	rel;
-	Oid			relid = open_owned_table(es_arg_table(fcinfo), ShareRowExclusiveLock, &rel);
-	char	   *name = es_qualified_name(rel);
+	Oid			relid = es_arg_table(fcinfo);
+	char	   *name;
 	EventTable	table;
 	int			nest_level;
 
+	if (get_rel_relkind(relid) != RELKIND_RELATION)
+		es_event_table_open(relid, AccessShareLock, ES_FOR_LOOKING);	/* raises SE004 */
+	open_owned_table(relid, ShareRowExclusiveLock, &rel);
+	name = es_qualified_name(rel);
 	es_describe_table(rel, 0, &table);
 	table_close(rel, NoLock);
 	if (!table.is_event_table && !table.is_append_only)
@@ -272,7 +276,8 @@ event_store_make_append_only(PG_FUNCTION_ARGS)
 
 	if (PG_ARGISNULL(0))
 		es_null_argument("target");
-	relid = open_owned_table(PG_GETARG_OID(0), ShareRowExclusiveLock, &rel);
+	relid = PG_GETARG_OID(0);
+	open_owned_table(relid, ShareRowExclusiveLock, &rel);
 	name = es_qualified_name(rel);
 	table_close(rel, NoLock);
 	nest_level = enter_sql();
@@ -322,7 +327,7 @@ event_store_check_guards(PG_FUNCTION_ARGS)
 }
 
 /* Opens an ordinary table that the current user owns. */
-static Oid
+static void
 open_owned_table(Oid relid, LOCKMODE lockmode, Relation *rel)
 {
 	/* Ownership first: the lock is a strong one. */
@@ -347,7 +352,6 @@ open_owned_table(Oid relid, LOCKMODE lockmode, Relation *rel)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_TABLE),
 				 errmsg("relation with OID %u does not exist", relid)));
-	return relid;
 }
 
 static void

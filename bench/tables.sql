@@ -1,0 +1,7 @@
+-- An event table and a plain table with its columns and indexes.
+SELECT event_store.create_event_table('ev');
+CREATE SEQUENCE plain_position;
+CREATE TABLE plain (LIKE ev INCLUDING ALL);
+ALTER TABLE plain
+    ALTER position SET DEFAULT nextval('plain_position'),
+    ALTER recorded_at SET DEFAULT clock_timestamp();
