@@ -110,11 +110,14 @@ SELECT l.classid::pg_catalog.regclass AS event_table,
        a.state
   FROM pg_catalog.pg_locks l
   LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
-  LEFT JOIN pg_catalog.pg_locks x
-    ON l.pid IS NULL AND x.pid IS NULL
-   AND x.locktype = 'transactionid' AND x.mode = 'ExclusiveLock'
-   AND x.virtualtransaction = l.virtualtransaction
-  LEFT JOIN pg_catalog.pg_prepared_xacts p ON p.transaction = x.transactionid
+  LEFT JOIN LATERAL (
+        -- A prepared transaction is known by the lock on its own id.
+        SELECT p.*
+          FROM pg_catalog.pg_locks x
+          JOIN pg_catalog.pg_prepared_xacts p ON p.transaction = x.transactionid
+         WHERE l.pid IS NULL AND x.pid IS NULL
+           AND x.locktype = 'transactionid' AND x.mode = 'ExclusiveLock'
+           AND x.virtualtransaction = l.virtualtransaction) p ON true
  WHERE l.locktype = 'userlock'
    AND l.objsubid <> -1
    AND l.database = (SELECT d.oid FROM pg_catalog.pg_database d

@@ -241,6 +241,7 @@ check_table(Oid relid, int kinds)
 				 errmsg("the command would leave the append-only table \"%s\" unguarded",
 						RelationGetRelationName(rel)),
 				 errdetail_internal("%s", table.problem),
+				 errhint("Its guards, and in an event table the columns, unique indexes and sequence it was made with, stay as they are; you can add to them."),
 				 errtable(rel)));
 	relation_close(rel, NoLock);
 }

@@ -106,7 +106,7 @@ static char *column_problem(Relation rel, EventTable *table);
 static char *guard_problem(TriggerDesc *triggers, int kinds, EventTable *table);
 static void find_indexes(Relation rel, EventTable *table);
 static char *index_problem(EventTable *table);
-static char *sequence_problem(Relation rel, EventTable *table);
+static char *sequence_problem(EventTable *table);
 
 void
 es_event_table_init(void)
@@ -286,16 +286,16 @@ look_up(Relation rel)
 /*
  * Fills in the description of an open table; its problem is the first of the
  * given kinds.  A table is an event table if it has the insert guard, or, so
- * that one which has lost it can be told from other tables, if it has our
- * columns and any of the other guards.
+ * that one which has lost it can be told from other tables, any other guard,
+ * our columns and the sequence.
  */
 void
 es_describe_table(Relation rel, int kinds, EventTable *table)
 {
 	/* A copy, since an invalidation can free it while we look. */
 	TriggerDesc *triggers = CopyTriggerDesc(rel->trigdesc);
-	char	   *shape;
-	char	   *guards;
+	char	   *columns;
+	char	   *sequence = pstrdup("Column \"position\" is missing.");
 
 	memset(table, 0, sizeof(EventTable));
 	table->relid = RelationGetRelid(rel);
@@ -313,30 +313,31 @@ es_describe_table(Relation rel, int kinds, EventTable *table)
 	if (!OidIsValid(table->insert_guard) && !table->is_append_only)
 		return;
 
-	shape = column_problem(rel, table);
-	table->is_event_table = OidIsValid(table->insert_guard) || shape == NULL;
-	if (!table->is_event_table || shape == NULL)
-		shape = shape_problem(rel, table);
-	guards = guard_problem(triggers, kinds, table);
-
-	table->problem = (kinds & ES_PROBLEM_SHAPE) ? shape : NULL;
-	if (table->problem == NULL)
-		table->problem = guards;
-	if (!table->is_event_table)
-		return;
-
-	find_indexes(rel, table);
-	if (table->problem == NULL && (kinds & ES_PROBLEM_INDEX))
-		table->problem = index_problem(table);
+	columns = column_problem(rel, table);
 	if (table->attnum[ES_POSITION] != 0)
 	{
-		char	   *problem = sequence_problem(rel, table);
-
-		if (table->problem == NULL && (kinds & ES_PROBLEM_SEQUENCE))
-			table->problem = problem;
+		find_indexes(rel, table);
+		sequence = sequence_problem(table);
 	}
-	table->readable = column_problem(rel, table) == NULL &&
-		index_problem(table) == NULL && OidIsValid(table->sequence);
+	table->is_event_table = OidIsValid(table->insert_guard) ||
+		(columns == NULL && OidIsValid(table->sequence));
+
+	if (kinds & ES_PROBLEM_SHAPE)
+	{
+		table->problem = shape_problem(rel, table);
+		if (table->problem == NULL && table->is_event_table)
+			table->problem = columns;
+	}
+	if (table->problem == NULL)
+		table->problem = guard_problem(triggers, kinds, table);
+	if (!table->is_event_table)
+		return;
+	if (table->problem == NULL && (kinds & ES_PROBLEM_INDEX))
+		table->problem = index_problem(table);
+	if (table->problem == NULL && (kinds & ES_PROBLEM_SEQUENCE))
+		table->problem = sequence;
+	table->readable = columns == NULL && index_problem(table) == NULL &&
+		OidIsValid(table->sequence);
 	table->subscribed = is_subscribed(table->relid);
 }
 
@@ -607,7 +608,7 @@ index_problem(EventTable *table)
 
 /* Finds the sequence that the position column owns; it must be the only one. */
 static char *
-sequence_problem(Relation rel, EventTable *table)
+sequence_problem(EventTable *table)
 {
 	Relation	catalog = table_open(DependRelationId, AccessShareLock);
 	ScanKeyData key[3];

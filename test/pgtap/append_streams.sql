@@ -1,7 +1,7 @@
 -- append_streams(): all streams or none, every failing check in one error, and
 -- the table's lock instead of very many stream locks.
 SET client_min_messages = warning;
-SELECT plan(41);
+SELECT plan(36);
 
 CREATE FUNCTION pg_temp.rows_of(query text) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE

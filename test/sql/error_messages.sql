@@ -92,7 +92,9 @@ ALTER TABLE strict ADD COLUMN tenant text NOT NULL;
 SELECT event_store.append('strict', 's', 'T', '{}');
 
 -- other refusals
+\set SHOW_CONTEXT never
 SELECT event_store.create_event_table('accounts');
+\set SHOW_CONTEXT errors
 SELECT event_store.create_event_table('ordinary', if_not_exists => true);
 SELECT event_store.create_event_table('pg_temp.accounts');
 SELECT event_store.make_append_only('accounts_view');
