@@ -48,9 +48,11 @@ void
 es_append(EventTable *table, StreamAppend *streams, int nstreams)
 {
 	check_ids_distinct(table, streams, nstreams);
+	for (int i = 0; i < nstreams; i++)
+		streams[i].hash = es_stream_hash(streams[i].stream);
 	lock_streams(table, streams, nstreams);
 	for (int i = 0; i < nstreams; i++)
-		streams[i].version = es_stream_version(table, streams[i].stream, SnapshotSelf);
+		streams[i].version = es_stream_version(table, streams[i].stream, streams[i].hash);
 
 	if (find_duplicates(table, streams, nstreams))
 		return;
@@ -79,10 +81,7 @@ lock_streams(EventTable *table, StreamAppend *streams, int nstreams)
 		return;
 	order = palloc(sizeof(StreamAppend *) * nstreams);
 	for (int i = 0; i < nstreams; i++)
-	{
-		streams[i].hash = es_stream_hash(streams[i].stream);
 		order[i] = &streams[i];
-	}
 	if (nstreams > 1)
 		qsort(order, nstreams, sizeof(StreamAppend *), compare_lock_order);
 	for (int i = 0; i < nstreams; i++)
@@ -92,20 +91,51 @@ lock_streams(EventTable *table, StreamAppend *streams, int nstreams)
 	pfree(order);
 }
 
-/* Step 4: the version of the stream's last event, 0 for none. */
-int64
-es_stream_version(EventTable *table, const text *stream, Snapshot snapshot)
+/* The version of the last event at or after a version, 0 for none. */
+static int64
+last_version_from(EventTable *table, const text *stream, int64 from, Snapshot snapshot)
 {
-	ScanKeyData key;
+	ScanKeyData keys[2];
 	EventScan  *scan;
 	TupleTableSlot *slot;
 	int64		version;
 
-	es_key_text(&key, 1, stream);
-	scan = es_scan_begin(table, table->version_index, snapshot, 1, &key);
+	es_key_text(&keys[0], 1, stream);
+	es_key_int64(&keys[1], 2, BTGreaterEqualStrategyNumber, from);
+	scan = es_scan_begin(table, table->version_index, snapshot, from > 1 ? 2 : 1, keys);
 	slot = es_scan_next(scan, BackwardScanDirection);
 	version = slot ? es_slot_int64(slot, table, ES_VERSION) : 0;
 	es_scan_end(scan);
+	return version;
+}
+
+/*
+ * Step 4: the version of the stream's last event, 0 for none.
+ *
+ * A B-tree scan looks at all matches on the leaf page before it returns the
+ * last one.  So this backend remembers where streams of that hash stood when
+ * it last looked, and looks from there first.  A wrong hint costs a second
+ * probe, no more.
+ */
+int64
+es_stream_version(EventTable *table, const text *stream, uint32 hash)
+{
+	static struct
+	{
+		Oid			relid;
+		uint32		hash;
+		int64		version;
+	}			hints[256];
+	int			i = (hash ^ table->relid) % lengthof(hints);
+	int64		version = 0;
+
+	if (hints[i].relid == table->relid && hints[i].hash == hash)
+		version = last_version_from(table, stream, hints[i].version, SnapshotSelf);
+	if (version == 0)
+		version = last_version_from(table, stream, 1, SnapshotSelf);
+	hints[i].relid = table->relid;
+	hints[i].hash = hash;
+	hints[i].version = version;
 	return version;
 }
 

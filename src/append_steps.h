@@ -40,7 +40,7 @@ typedef struct StreamAppend
 
 extern void es_append(EventTable *table, StreamAppend *streams, int nstreams);
 extern int64 es_stream_version(EventTable *table, const text *stream,
-							   Snapshot snapshot);
+							   uint32 hash);
 extern bool es_event_id_exists(EventTable *table, Datum event_id);
 extern void es_check_versions(EventTable *table, StreamAppend *streams,
 							  int nstreams);

@@ -29,6 +29,7 @@
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
 #include "snapshot.h"
+#include "table_ddl.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
@@ -48,6 +49,7 @@ static void check_object(Oid classid, Oid objid, int kinds);
 static void check_table(Oid relid, int kinds);
 static void check_all_event_tables(int kinds);
 static void check_dropped_trigger(const char *schema, const char *relname, const char *trigger);
+static bool is_guarded(Oid relid);
 static Oid	table_of(Oid catalog, Oid index, AttrNumber oid_column, Oid oid);
 
 static EventTriggerData *
@@ -92,7 +94,9 @@ kinds_to_check(Node *parsetree)
 		case T_AlterTableStmt:
 			return kinds_of_alter_table((AlterTableStmt *) parsetree);
 		case T_CreateTrigStmt:
-			return ES_PROBLEM_SHAPE | ES_PROBLEM_GUARD | ES_PROBLEM_ORDER;
+			/* A trigger that is replaced is no longer ENABLE ALWAYS. */
+			return ES_PROBLEM_SHAPE | ES_PROBLEM_GUARD | ES_PROBLEM_ORDER |
+				(((CreateTrigStmt *) parsetree)->replace ? ES_PROBLEM_CHANGE_STATE : 0);
 		case T_RenameStmt:
 			return ES_PROBLEM_SHAPE | ES_PROBLEM_GUARD | ES_PROBLEM_ORDER;
 		default:
@@ -201,7 +205,7 @@ table_of(Oid catalogid, Oid indexid, AttrNumber oid_column, Oid oid)
 
 /* Has it a trigger that is one of the guards?  Tells most tables off unopened. */
 static bool
-may_be_guarded(Oid relid)
+is_guarded(Oid relid)
 {
 	Relation	catalog = table_open(TriggerRelationId, AccessShareLock);
 	ScanKeyData key;
@@ -229,11 +233,13 @@ check_table(Oid relid, int kinds)
 	Relation	rel;
 	EventTable	table;
 
-	if (!may_be_guarded(relid))
+	if (!is_guarded(relid))
 		return;
 	rel = try_relation_open(relid, AccessShareLock);
 	if (rel == NULL)
 		return;
+	if (relid == es_table_being_mended)
+		kinds &= ~ES_PROBLEM_CHANGE_STATE;
 	es_describe_table(rel, kinds, &table);
 	if (table.problem)
 		ereport(ERROR,
@@ -277,7 +283,6 @@ event_store_check_rewrite(PG_FUNCTION_ARGS)
 	int			reason;
 	bool		isnull;
 	Relation	rel;
-	EventTable	table;
 
 	event_trigger_data(fcinfo);
 	SPI_connect();
@@ -288,22 +293,16 @@ event_store_check_rewrite(PG_FUNCTION_ARGS)
 	reason = DatumGetInt32(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2, &isnull));
 	SPI_finish();
 
-	if ((reason & (REWRITE_COLUMN | REWRITE_PERSISTENCE)) == 0)
+	/* In mid-rewrite the table cannot be looked at closely. */
+	if ((reason & (REWRITE_COLUMN | REWRITE_PERSISTENCE)) == 0 || !is_guarded(relid))
 		return PointerGetDatum(NULL);
 	rel = relation_open(relid, NoLock);
-	if (rel->rd_rel->relkind == RELKIND_RELATION)
-	{
-		es_describe_table(rel, 0, &table);
-		if (table.is_event_table || table.is_append_only)
-			ereport(ERROR,
-					(errcode(ES_APPEND_ONLY_VIOLATION),
-					 errmsg("cannot rewrite \"%s\": it is append-only", RelationGetRelationName(rel)),
-					 errdetail("The command would rewrite every stored row."),
-					 errhint("Add a column instead, or read the old form as the new one."),
-					 errtable(rel)));
-	}
-	relation_close(rel, NoLock);
-	return PointerGetDatum(NULL);
+	ereport(ERROR,
+			(errcode(ES_APPEND_ONLY_VIOLATION),
+			 errmsg("cannot rewrite \"%s\": it is append-only", RelationGetRelationName(rel)),
+			 errdetail("The command would rewrite every stored row."),
+			 errhint("Add a column instead, or read the old form as the new one."),
+			 errtable(rel)));
 }
 
 /*
@@ -354,7 +353,7 @@ check_dropped_trigger(const char *schema, const char *relname, const char *trigg
 	if (!is_guard)
 		return;
 	relid = get_relname_relid(relname, get_namespace_oid(schema, true));
-	if (!OidIsValid(relid) || !may_be_guarded(relid))
+	if (!OidIsValid(relid) || !is_guarded(relid))
 		return;
 	ereport(ERROR,
 			(errcode(ES_UNGUARDED_EVENT_TABLE),

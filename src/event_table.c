@@ -101,7 +101,6 @@ static void invalidate_all(Datum arg, int cacheid, uint32 hashvalue);
 static CacheEntry *look_up(Relation rel);
 pg_noreturn static void not_an_event_table(Relation rel, const char *kind);
 static bool is_subscribed(Oid relid);
-static char *shape_problem(Relation rel, EventTable *table);
 static char *column_problem(Relation rel, EventTable *table);
 static char *guard_problem(TriggerDesc *triggers, int kinds, EventTable *table);
 static void find_indexes(Relation rel, EventTable *table);
@@ -324,7 +323,7 @@ es_describe_table(Relation rel, int kinds, EventTable *table)
 
 	if (kinds & ES_PROBLEM_SHAPE)
 	{
-		table->problem = shape_problem(rel, table);
+		table->problem = es_shape_problem(rel);
 		if (table->problem == NULL && table->is_event_table)
 			table->problem = columns;
 	}
@@ -380,9 +379,9 @@ is_subscribed(Oid relid)
 	return found;
 }
 
-/* What kind of table it is, and who its relatives are. */
-static char *
-shape_problem(Relation rel, EventTable *table)
+/* Is it not an ordinary, permanent table without relatives and rules? */
+char *
+es_shape_problem(Relation rel)
 {
 	if (rel->rd_rel->relpersistence == RELPERSISTENCE_TEMP)
 		return pstrdup("It is a temporary table.");
@@ -390,10 +389,10 @@ shape_problem(Relation rel, EventTable *table)
 		return pstrdup("It is an unlogged table.");
 	if (rel->rd_rel->relispartition)
 		return pstrdup("It is a partition.");
-	if (has_superclass(table->relid))
+	if (has_superclass(RelationGetRelid(rel)))
 		return pstrdup("It inherits from another table.");
 	if (rel->rd_rel->relhassubclass &&
-		find_inheritance_children(table->relid, NoLock) != NIL)
+		find_inheritance_children(RelationGetRelid(rel), NoLock) != NIL)
 		return pstrdup("Another table inherits from it.");
 	if (rel->rd_rules != NULL)
 		return pstrdup("It has a rule.");
@@ -668,8 +667,9 @@ sequence_problem(EventTable *table)
 		problem = pstrdup("Its sequence is not permanent.");
 	if (problem == NULL && OidIsValid(table->position_index))
 	{
-		int64		last = es_sequence_last_value(sequence);
+		/* In this order: others go on drawing and committing. */
 		int64		greatest = es_last_position(table, SnapshotSelf);
+		int64		last = es_sequence_last_value(sequence);
 
 		if (last < greatest)
 			problem = psprintf("Its sequence stands at " INT64_FORMAT ", below the greatest position, " INT64_FORMAT ".",
@@ -699,7 +699,7 @@ es_sequence_last_value(Oid sequence)
 		 ((HeapTupleHeader) PageGetItem(page, PageGetItemId(page, FirstOffsetNumber)))->t_hoff);
 	last = data->is_called ? data->last_value : data->last_value - 1;
 	UnlockReleaseBuffer(buffer);
-	relation_close(rel, AccessShareLock);
+	relation_close(rel, NoLock);
 	return last;
 }
 
@@ -729,6 +729,7 @@ es_check_sequence(EventTable *table)
 	{
 		int64		greatest = es_last_position(table, SnapshotSelf);
 
+		last = es_sequence_last_value(table->sequence);
 		if (last < greatest)
 			es_unguarded(table->rel,
 						 psprintf("Its sequence stands at " INT64_FORMAT ", below the greatest position, " INT64_FORMAT ".",

@@ -18,7 +18,6 @@
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/rel.h"
-#include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 #include "xact_state.h"
 
@@ -77,14 +76,14 @@ check_values(TriggerData *trigger, EventTable *table)
  * import.
  */
 static int64
-next_version(TriggerData *trigger, EventTable *table, text *stream)
+next_version(TriggerData *trigger, EventTable *table, text *stream, uint32 hash)
 {
 	StreamAppend append = {.stream = stream,.check_version = true};
 	bool		isnull;
 	Datum		version = get_column(trigger, table, ES_VERSION, &isnull);
 	Datum		event_id;
 
-	append.version = es_stream_version(table, stream, SnapshotSelf);
+	append.version = es_stream_version(table, stream, hash);
 	if (isnull || DatumGetInt64(version) == append.version + 1)
 		return append.version + 1;
 	append.expected_version = DatumGetInt64(version) - 1;
@@ -108,6 +107,7 @@ event_store_guard_insert(PG_FUNCTION_ARGS)
 	bool		isnull;
 	Datum		value;
 	text	   *stream;
+	uint32		hash;
 
 	if (!CALLED_AS_TRIGGER(fcinfo) ||
 		!TRIGGER_FIRED_BEFORE(trigger->tg_event) ||
@@ -125,10 +125,11 @@ event_store_guard_insert(PG_FUNCTION_ARGS)
 	es_check_stream(stream);
 	check_values(trigger, table);
 
+	hash = es_stream_hash(stream);
 	if (!es_is_exclusive(table))
-		es_lock_stream(table, es_stream_hash(stream), ExclusiveLock);
+		es_lock_stream(table, hash, ExclusiveLock);
 	set_column(&settled, table, ES_VERSION,
-			   Int64GetDatum(next_version(trigger, table, stream)));
+			   Int64GetDatum(next_version(trigger, table, stream, hash)));
 	set_column(&settled, table, ES_POSITION,
 			   Int64GetDatum(es_draw_position(table, es_enter_flight(table))));
 	get_column(trigger, table, ES_EVENT_ID, &isnull);

@@ -2,8 +2,9 @@
  * scan.c
  *	  Index scans over an event table, with the caller's snapshot.
  *
- * The event table stays locked by the caller.  Scans that an error interrupts
- * are cleaned up by the resource owner, as everywhere.
+ * The event table stays locked by the caller, and the index to the end of the
+ * transaction.  Scans that an error interrupts are cleaned up by the resource
+ * owner, as everywhere.
  */
 #include "postgres.h"
 
@@ -42,7 +43,7 @@ es_scan_end(EventScan *scan)
 {
 	index_endscan(scan->scan);
 	ExecDropSingleTupleTableSlot(scan->slot);
-	index_close(scan->index, AccessShareLock);
+	index_close(scan->index, NoLock);
 	pfree(scan);
 }
 

@@ -27,6 +27,7 @@
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
 #include "storage/lmgr.h"
+#include "table_ddl.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
@@ -42,11 +43,17 @@ PG_FUNCTION_INFO_V1(event_store_guard);
 PG_FUNCTION_INFO_V1(event_store_make_append_only);
 PG_FUNCTION_INFO_V1(event_store_check_guards);
 
+/*
+ * The table whose guards are being replaced: between CREATE OR REPLACE TRIGGER
+ * and ENABLE ALWAYS it is not in order.
+ */
+Oid			es_table_being_mended = InvalidOid;
+
 static void run(const char *format,...) pg_attribute_printf(1, 2);
 static int	enter_sql(void);
 static void leave_sql(int nest_level);
 static void open_owned_table(Oid relid, LOCKMODE lockmode, Relation *rel);
-static void create_guard(const char *table, const GuardSpec *guard);
+static void create_guard(const char *table, const GuardSpec *guard, bool replace);
 static void enable_guard(const char *table, const GuardSpec *guard);
 static char *sequence_name(const char *schema, const char *relname);
 
@@ -111,10 +118,9 @@ event_store_create_event_table(PG_FUNCTION_ARGS)
 	run("CREATE INDEX ON %s (causation_id, position) WHERE causation_id IS NOT NULL", table);
 	run("CREATE INDEX ON %s USING brin (recorded_at) WITH (autosummarize = on, pages_per_range = 32)", table);
 	for (int i = 0; i < ES_NUM_GUARDS; i++)
-	{
-		create_guard(table, &es_guards[i]);
+		create_guard(table, &es_guards[i], false);
+	for (int i = 0; i < ES_NUM_GUARDS; i++)
 		enable_guard(table, &es_guards[i]);
-	}
 	leave_sql(nest_level);
 
 	PG_RETURN_OID(get_relname_relid(name->relname, namespace));
@@ -162,9 +168,18 @@ mend_guards(Oid relid, const char *name, int nguards, ReturnSetInfo *result)
 				trigger = &triggers->triggers[i];
 		if (trigger && trigger->tgenabled == guard->tgenabled)
 			continue;
-		if (trigger == NULL)
-			create_guard(name, guard);
-		enable_guard(name, guard);
+		PG_TRY();
+		{
+			es_table_being_mended = relid;
+			if (trigger == NULL)
+				create_guard(name, guard, true);
+			enable_guard(name, guard);
+		}
+		PG_FINALLY();
+		{
+			es_table_being_mended = InvalidOid;
+		}
+		PG_END_TRY();
 		if (result)
 			report(result, psprintf("%s trigger %s", trigger ? "enabled" : "created", guard->name));
 	}
@@ -271,28 +286,25 @@ event_store_make_append_only(PG_FUNCTION_ARGS)
 	Relation	rel;
 	Oid			relid;
 	char	   *name;
-	EventTable	table;
+	char	   *problem;
 	int			nest_level;
 
 	if (PG_ARGISNULL(0))
 		es_null_argument("target");
 	relid = PG_GETARG_OID(0);
 	open_owned_table(relid, ShareRowExclusiveLock, &rel);
+	problem = es_shape_problem(rel);
+	if (problem)
+		ereport(ERROR,
+				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+				 errmsg("\"%s\" cannot be made append-only", RelationGetRelationName(rel)),
+				 errdetail_internal("%s", problem),
+				 errtable(rel)));
 	name = es_qualified_name(rel);
 	table_close(rel, NoLock);
 	nest_level = enter_sql();
 	mend_guards(relid, name, ES_NUM_CHANGE_GUARDS, NULL);
 	leave_sql(nest_level);
-
-	rel = table_open(relid, NoLock);
-	es_describe_table(rel, ES_PROBLEM_ANY, &table);
-	if (table.problem)
-		ereport(ERROR,
-				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
-				 errmsg("\"%s\" cannot be made append-only", RelationGetRelationName(rel)),
-				 errdetail_internal("%s", table.problem),
-				 errtable(rel)));
-	table_close(rel, NoLock);
 	PG_RETURN_VOID();
 }
 
@@ -355,10 +367,10 @@ open_owned_table(Oid relid, LOCKMODE lockmode, Relation *rel)
 }
 
 static void
-create_guard(const char *table, const GuardSpec *guard)
+create_guard(const char *table, const GuardSpec *guard, bool replace)
 {
-	run("CREATE OR REPLACE TRIGGER %s BEFORE %s ON %s FOR EACH %s EXECUTE FUNCTION event_store.%s()",
-		guard->name, guard->events, table, guard->level, guard->function);
+	run("CREATE %s TRIGGER %s BEFORE %s ON %s FOR EACH %s EXECUTE FUNCTION event_store.%s()",
+		replace ? "OR REPLACE" : "", guard->name, guard->events, table, guard->level, guard->function);
 }
 
 static void

@@ -167,6 +167,10 @@ es_writer_end(EventWriter *writer)
 	ExecASInsertTriggers(estate, writer->result, writer->capture);
 	AfterTriggerEndQuery(estate);
 	ExecResetTupleTable(estate->es_tupleTable, false);
+	/* The locks on the indexes stay: to release them here costs more. */
+	for (int i = 0; i < writer->result->ri_NumIndices; i++)
+		index_close(writer->result->ri_IndexRelationDescs[i], NoLock);
+	estate->es_opened_result_relations = NIL;
 	ExecCloseResultRelations(estate);
 	FreeExecutorState(estate);
 }

@@ -1,7 +1,7 @@
 -- A plain INSERT, COPY or MERGE into an event table is an append: the insert
 -- guard assigns version, position and recorded_at, and applies the rules.
 SET client_min_messages = warning;
-SELECT plan(64);
+SELECT plan(60);
 
 SELECT event_store.create_event_table('orders') \g /dev/null
 
@@ -161,7 +161,11 @@ SELECT throws_ok($$ INSERT INTO door (stream, type, data) VALUES ('other-1', 'T'
 SELECT throws_ok($$ INSERT INTO door (stream, type, data, version) VALUES ('door-1', 'T', '3', 9) $$, 'SE001', NULL, 'the guard holds behind a view');
 SELECT throws_ok($$ UPDATE door SET data = '9' $$, '42501', NULL, 'the view gives no right to UPDATE');
 RESET ROLE;
-SELECT throws_ok($$ UPDATE door SET data = '9' $$, 'SE002', NULL, 'and to whom it does, the event table refuses it');
+GRANT UPDATE ON orders TO es_insert_owner;
+GRANT UPDATE ON door TO es_insert_user;
+SET ROLE es_insert_user;
+SELECT throws_ok($$ UPDATE door SET data = '9' $$, 'SE002', 'cannot UPDATE "orders": it is append-only', 'where it does, the event table refuses it');
+RESET ROLE;
 SELECT is(pg_temp.stored('door-1'), '1:1 2:2', 'rows that come through a view are versioned');
 
 -- Columns that the user has added.
