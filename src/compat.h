@@ -7,20 +7,34 @@
 #ifndef ES_COMPAT_H
 #define ES_COMPAT_H
 
+#include "parser/parse_relation.h"
+
 #if PG_VERSION_NUM < 150000
 #error "event_store needs PostgreSQL 15 or later"
 #endif
 
-/* 16 split permission information off the range table; 18 counts its unpruned members. */
+/*
+ * 16 split permission information off the range table, and error messages look
+ * for it; 18 counts the members that are not pruned.  For users of a range table
+ * with one entry.
+ */
 #if PG_VERSION_NUM >= 180000
 #define es_init_range_table(estate, rte) \
-	ExecInitRangeTable(estate, list_make1(rte), NIL, bms_make_singleton(1))
+	do { \
+		List	   *perminfos_ = NIL; \
+		addRTEPermissionInfo(&perminfos_, (rte)); \
+		ExecInitRangeTable((estate), list_make1(rte), perminfos_, bms_make_singleton(1)); \
+	} while (0)
 #elif PG_VERSION_NUM >= 160000
 #define es_init_range_table(estate, rte) \
-	ExecInitRangeTable(estate, list_make1(rte), NIL)
+	do { \
+		List	   *perminfos_ = NIL; \
+		addRTEPermissionInfo(&perminfos_, (rte)); \
+		ExecInitRangeTable((estate), list_make1(rte), perminfos_); \
+	} while (0)
 #else
 #define es_init_range_table(estate, rte) \
-	ExecInitRangeTable(estate, list_make1(rte))
+	ExecInitRangeTable((estate), list_make1(rte))
 #endif
 
 /* 16 added a flag for summarizing indexes. */
@@ -39,6 +53,13 @@
 #else
 #define es_index_beginscan(heap, index, snapshot, nkeys) \
 	index_beginscan(heap, index, snapshot, nkeys, 0)
+#endif
+
+/* 17 lets index access methods clean up after the inserts of a statement. */
+#if PG_VERSION_NUM >= 170000
+#define es_index_insert_cleanup(index, info)	index_insert_cleanup(index, info)
+#else
+#define es_index_insert_cleanup(index, info)	((void) 0)
 #endif
 
 /* 16 has one ownership check for all catalogs. */

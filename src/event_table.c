@@ -95,6 +95,7 @@ typedef struct CacheEntry
 
 static HTAB *cache = NULL;
 static uint64 invalidations = 0;
+static uint64 generations = 0;
 
 static void invalidate_relation(Datum arg, Oid relid);
 static void invalidate_all(Datum arg, int cacheid, uint32 hashvalue);
@@ -104,6 +105,7 @@ static bool is_subscribed(Oid relid);
 static char *column_problem(Relation rel, EventTable *table);
 static char *guard_problem(TriggerDesc *triggers, int kinds, EventTable *table);
 static void find_indexes(Relation rel, EventTable *table);
+static void find_index(Relation index, EventTable *table);
 static char *index_problem(EventTable *table);
 static char *sequence_problem(EventTable *table);
 
@@ -269,6 +271,7 @@ look_up(Relation rel)
 	/* An invalidation that arrives while we look must not be lost. */
 	before = invalidations;
 	es_describe_table(rel, ES_PROBLEM_ANY, &table);
+	table.generation = ++generations;
 	entry = hash_search(cache, &relid, HASH_FIND, NULL);
 	if (entry->table.problem)
 		pfree(entry->table.problem);
@@ -313,6 +316,7 @@ es_describe_table(Relation rel, int kinds, EventTable *table)
 		return;
 
 	columns = column_problem(rel, table);
+	table->simple = table->plain && RelationGetDescr(rel)->constr->num_check == 0;
 	if (table->attnum[ES_POSITION] != 0)
 	{
 		find_indexes(rel, table);
@@ -497,8 +501,9 @@ guard_problem(TriggerDesc *triggers, int kinds, EventTable *table)
 			(kinds & (g == ES_INSERT_GUARD ? ES_PROBLEM_INSERT_STATE : ES_PROBLEM_CHANGE_STATE)))
 			return psprintf("Guard \"%s\" is %s.", trigger->tgname,
 							trigger->tgenabled == TRIGGER_DISABLED ? "disabled" :
-							g == ES_INSERT_GUARD ? "enabled for replicas, too" :
-							"not ENABLE ALWAYS");
+							g != ES_INSERT_GUARD ? "not ENABLE ALWAYS" :
+							trigger->tgenabled == TRIGGER_FIRES_ALWAYS ? "ENABLE ALWAYS, not ENABLE" :
+							"ENABLE REPLICA, not ENABLE");
 	}
 	for (int g = 0; g < (table->is_event_table ? ES_NUM_GUARDS : ES_NUM_CHANGE_GUARDS); g++)
 		if (!found[g] && (kinds & ES_PROBLEM_MISSING))
@@ -554,45 +559,56 @@ is_not_null_predicate(Relation index, AttrNumber column)
 static void
 find_indexes(Relation rel, EventTable *table)
 {
-	AttrNumber *attnum = table->attnum;
-	AttrNumber	version_keys[] = {attnum[ES_STREAM], attnum[ES_VERSION]};
-	AttrNumber	category_keys[] = {0, attnum[ES_POSITION]};
-	AttrNumber	correlation_keys[] = {attnum[ES_CORRELATION_ID], attnum[ES_POSITION]};
 	List	   *indexes = RelationGetIndexList(rel);
 	ListCell   *lc;
 
 	foreach(lc, indexes)
 	{
 		Relation	index = index_open(lfirst_oid(lc), AccessShareLock);
-		Form_pg_index form = index->rd_index;
-		Oid			indexid = RelationGetRelid(index);
-		bool		partial = !heap_attisnull(index->rd_indextuple,
-											  Anum_pg_index_indpred, NULL);
 
-		if (index->rd_rel->relam == BTREE_AM_OID &&
-			form->indisvalid && form->indisready)
-		{
-			if (form->indisunique && form->indimmediate && !partial)
-			{
-				if (index_has_keys(index, 1, &attnum[ES_POSITION]))
-					table->position_index = indexid;
-				else if (index_has_keys(index, 2, version_keys) &&
-						 index->rd_indcollation[0] == C_COLLATION_OID)
-					table->version_index = indexid;
-				else if (index_has_keys(index, 1, &attnum[ES_EVENT_ID]))
-					table->event_id_index = indexid;
-			}
-			else if (!partial && index_has_keys(index, 2, category_keys) &&
-					 index->rd_indcollation[0] == C_COLLATION_OID &&
-					 is_category_expression(index, attnum[ES_STREAM]))
-				table->category_index = indexid;
-			else if (index_has_keys(index, 2, correlation_keys) &&
-					 (!partial || is_not_null_predicate(index, attnum[ES_CORRELATION_ID])))
-				table->correlation_index = indexid;
-		}
+		find_index(index, table);
 		index_close(index, AccessShareLock);
 	}
 	list_free(indexes);
+}
+
+static void
+find_index(Relation index, EventTable *table)
+{
+	AttrNumber *attnum = table->attnum;
+	AttrNumber	version_keys[] = {attnum[ES_STREAM], attnum[ES_VERSION]};
+	AttrNumber	category_keys[] = {0, attnum[ES_POSITION]};
+	AttrNumber	correlation_keys[] = {attnum[ES_CORRELATION_ID], attnum[ES_POSITION]};
+	Form_pg_index form = index->rd_index;
+	Oid			indexid = RelationGetRelid(index);
+	bool		partial = RelationGetIndexPredicate(index) != NIL;
+	bool		category = is_category_expression(index, attnum[ES_STREAM]);
+	bool		correlation = is_not_null_predicate(index, attnum[ES_CORRELATION_ID]);
+
+	if ((partial && !correlation && !is_not_null_predicate(index, attnum[ES_CAUSATION_ID])) ||
+		(RelationGetIndexExpressions(index) != NIL && !category) ||
+		form->indisexclusion)
+		table->simple = false;
+
+	if (index->rd_rel->relam != BTREE_AM_OID || !form->indisvalid || !form->indisready)
+		return;
+	if (form->indisunique)
+	{
+		if (partial || !form->indimmediate)
+			return;
+		if (index_has_keys(index, 1, &attnum[ES_POSITION]))
+			table->position_index = indexid;
+		else if (index_has_keys(index, 2, version_keys) &&
+				 index->rd_indcollation[0] == C_COLLATION_OID)
+			table->version_index = indexid;
+		else if (index_has_keys(index, 1, &attnum[ES_EVENT_ID]))
+			table->event_id_index = indexid;
+	}
+	else if (category && !partial && index_has_keys(index, 2, category_keys) &&
+			 index->rd_indcollation[0] == C_COLLATION_OID)
+		table->category_index = indexid;
+	else if ((correlation || !partial) && index_has_keys(index, 2, correlation_keys))
+		table->correlation_index = indexid;
 }
 
 static char *

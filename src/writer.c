@@ -27,6 +27,7 @@
 #include "executor/executor.h"
 #include "executor/nodeModifyTable.h"
 #include "executor/spi.h"
+#include "index_state.h"
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
 #include "optimizer/optimizer.h"
@@ -52,7 +53,8 @@ struct EventWriter
 	TableXact  *xact;
 
 	/* the executor's state */
-	EState	   *estate;
+	IndexState *state;
+	EState	   *estate;			/* in state */
 	ResultRelInfo *result;
 	TransitionCaptureState *capture;
 	CommandId	cid;
@@ -164,44 +166,60 @@ es_writer_end(EventWriter *writer)
 		FreeBulkInsertState(writer->bulk);
 		table_finish_bulk_insert(writer->table->rel, 0);
 	}
-	ExecASInsertTriggers(estate, writer->result, writer->capture);
-	AfterTriggerEndQuery(estate);
-	ExecResetTupleTable(estate->es_tupleTable, false);
+	if (writer->result->ri_TrigDesc)
+	{
+		ExecASInsertTriggers(estate, writer->result, writer->capture);
+		AfterTriggerEndQuery(estate);
+	}
+	for (int i = 0; i < writer->max_rows && writer->slots[i]; i++)
+		ExecDropSingleTupleTableSlot(writer->slots[i]);
+
 	/* The locks on the indexes stay: to release them here costs more. */
 	for (int i = 0; i < writer->result->ri_NumIndices; i++)
+	{
+		es_index_insert_cleanup(writer->result->ri_IndexRelationDescs[i],
+								writer->result->ri_IndexRelationInfo[i]);
 		index_close(writer->result->ri_IndexRelationDescs[i], NoLock);
+	}
 	estate->es_opened_result_relations = NIL;
 	ExecCloseResultRelations(estate);
-	FreeExecutorState(estate);
+	es_index_state_give_back(writer->state, writer->table);
 }
 
-/* The executor's state for inserting into the table, as COPY sets it up. */
+/*
+ * The executor's state for inserting into the table, as COPY sets it up, but
+ * that what it takes for the indexes may have been there already.
+ */
 static void
 open_result(EventWriter *writer)
 {
 	Relation	rel = writer->table->rel;
-	RangeTblEntry *rte = makeNode(RangeTblEntry);
-	EState	   *estate = CreateExecutorState();
-	MemoryContext old = MemoryContextSwitchTo(estate->es_query_cxt);
+	IndexState *state = es_index_state_take(writer->table);
+	ResultRelInfo *result = makeNode(ResultRelInfo);
 
-	rte->rtekind = RTE_RELATION;
-	rte->relid = RelationGetRelid(rel);
-	rte->relkind = rel->rd_rel->relkind;
-	rte->rellockmode = RowExclusiveLock;
-	es_init_range_table(estate, rte);
-
-	writer->estate = estate;
+	writer->state = state;
+	writer->estate = state->estate;
+	writer->result = result;
 	writer->cid = GetCurrentCommandId(true);
-	estate->es_output_cid = writer->cid;
-	writer->result = makeNode(ResultRelInfo);
-	InitResultRelInfo(writer->result, rel, 1, NULL, 0);
-	estate->es_opened_result_relations = list_make1(writer->result);
-	ExecOpenIndices(writer->result, false);
-	MemoryContextSwitchTo(old);
+	writer->estate->es_output_cid = writer->cid;
+	InitResultRelInfo(result, rel, 1, NULL, 0);
+
+	result->ri_NumIndices = state->nindexes;
+	result->ri_IndexRelationInfo = state->infos;
+	result->ri_IndexRelationDescs = palloc(sizeof(Relation) * Max(state->nindexes, 1));
+	for (int i = 0; i < state->nindexes; i++)
+	{
+		result->ri_IndexRelationDescs[i] = index_open(state->indexids[i], RowExclusiveLock);
+		state->infos[i]->ii_AmCache = NULL;
+		state->infos[i]->ii_Context = CurrentMemoryContext;
+	}
 
 	drop_insert_guard(writer);
+	if (result->ri_TrigDesc == NULL)
+		return;
+	writer->estate->es_opened_result_relations = list_make1(result);
 	AfterTriggerBeginQuery();
-	writer->capture = MakeTransitionCaptureState(writer->result->ri_TrigDesc,
+	writer->capture = MakeTransitionCaptureState(result->ri_TrigDesc,
 												 RelationGetRelid(rel), CMD_INSERT);
 }
 
@@ -292,12 +310,7 @@ next_slot(EventWriter *writer)
 	TupleTableSlot **slot = &writer->slots[writer->nrows];
 
 	if (*slot == NULL)
-	{
-		MemoryContext old = MemoryContextSwitchTo(writer->estate->es_query_cxt);
-
-		*slot = table_slot_create(writer->table->rel, &writer->estate->es_tupleTable);
-		MemoryContextSwitchTo(old);
-	}
+		*slot = table_slot_create(writer->table->rel, NULL);
 	return ExecClearTuple(*slot);
 }
 

@@ -162,6 +162,12 @@ command_ok([ 'pg_restore', '-j', '4', '-d', 'parallel', "$dir/shop.dump" ], 'pg_
 same('parallel', 'pg_restore -j 4: all is as it was');
 lives('parallel', 'pg_restore -j 4', $superuser);
 
+# pg_restore --clean into a database that has these tables: dropping the guards
+# and indexes one by one is refused, dropping the tables is not.
+command_fails_like([ 'pg_restore', '--clean', '--if-exists', '-d', 'parallel', "$dir/shop.dump" ],
+	qr/cannot drop guard.*errors ignored on restore/s, 'pg_restore --clean warns');
+same('parallel', 'pg_restore --clean: all is as it was');
+
 # pg_dump --schema-only, then --data-only
 $node->safe_psql('postgres', 'CREATE DATABASE in_two OWNER keeper TEMPLATE template0');
 command_ok([ @dump, '--schema-only', '-f', "$dir/schema.sql" ], 'pg_dump --schema-only');
@@ -183,6 +189,10 @@ command_ok([ @dump, '-U', 'keeper', '-Fc', '-f', "$dir/owned.dump" ], 'pg_dump b
 command_ok([ 'pg_restore', '-U', 'keeper', '--no-owner', '-d', 'owned', "$dir/owned.dump" ], 'pg_restore by the owner');
 same('owned', 'pg_restore by the owner: all is as it was');
 lives('owned', 'pg_restore by the owner');
+
+# pg_restore --clean --create replaces the whole database
+command_ok([ 'pg_restore', '--clean', '--create', '-d', 'postgres', "$dir/shop.dump" ], 'pg_restore --clean --create');
+same('shop', 'pg_restore --clean --create: all is as it was');
 
 log_is_clean($node);
 $node->stop;
