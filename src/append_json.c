@@ -260,13 +260,12 @@ parse_event(StreamAppend *append, NewEvent *event, JsonbContainer *object)
 		ES_CAUSATION_ID, ES_OCCURRED_AT, ES_SCHEMA_VERSION
 	};
 	JsonbIterator *iterator = JsonbIteratorInit(object);
-	JsonbIteratorToken token;
 	JsonbValue	key;
 	JsonbValue	value;
 
 	memset(event->nulls, true, sizeof(event->nulls));
 	JsonbIteratorNext(&iterator, &key, true);
-	while ((token = JsonbIteratorNext(&iterator, &key, true)) == WJB_KEY)
+	while (JsonbIteratorNext(&iterator, &key, true) == WJB_KEY)
 	{
 		int			k;
 

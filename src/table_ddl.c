@@ -311,31 +311,23 @@ event_store_make_append_only(PG_FUNCTION_ARGS)
 Datum
 event_store_check_guards(PG_FUNCTION_ARGS)
 {
+	Oid			relid;
 	Relation	rel;
-	EventTable	table;
+	EventTable	table = {0};
 
 	if (PG_ARGISNULL(0))
 		es_null_argument("target");
-	rel = try_relation_open(PG_GETARG_OID(0), AccessShareLock);
+	relid = PG_GETARG_OID(0);
+	rel = try_relation_open(relid, AccessShareLock);
 	if (rel && rel->rd_rel->relkind == RELKIND_RELATION)
-	{
 		es_describe_table(rel, ES_PROBLEM_ANY, &table);
+	if (rel)
 		relation_close(rel, NoLock);
-		if (!table.is_event_table && table.is_append_only)
-		{
-			if (table.problem)
-				PG_RETURN_TEXT_P(cstring_to_text(table.problem));
-			PG_RETURN_NULL();
-		}
-	}
-	else if (rel)
-		relation_close(rel, NoLock);
-
-	/* raises SE004 or 42P01 for anything but an event table */
-	es_event_table_close(es_event_table_open(PG_GETARG_OID(0), AccessShareLock, ES_FOR_LOOKING));
-	if (table.problem)
-		PG_RETURN_TEXT_P(cstring_to_text(table.problem));
-	PG_RETURN_NULL();
+	if (!table.is_event_table && !table.is_append_only)
+		es_event_table_open(relid, AccessShareLock, ES_FOR_LOOKING);	/* raises SE004 */
+	if (table.problem == NULL)
+		PG_RETURN_NULL();
+	PG_RETURN_TEXT_P(cstring_to_text(table.problem));
 }
 
 /* Opens an ordinary table that the current user owns. */

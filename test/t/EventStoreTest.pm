@@ -45,7 +45,9 @@ sub log_is_clean
 		my @bad = grep {
 			/PANIC:|TRAP:| XX[0-9A-Z]{3} |WARNING: .*(?:leak|still referenced)|terminated by signal (?!9\b)/
 		} split /\n/, slurp_file($node->logfile);
-		is(join("\n", @bad), '', 'the log of ' . $node->name . ' is clean');
+		my $count = @bad;
+		splice @bad, 3;
+		is(join("\n", $count, @bad), '0', 'the log of ' . $node->name . ' is clean');
 	}
 	return;
 }
