@@ -1,7 +1,7 @@
 -- Reading streams: read_stream(), stream_version(), last_event(), read_event(),
 -- streams(), last_position(); every argument, and what a transaction sees.
 SET client_min_messages = warning;
-SELECT plan(160);
+SELECT plan(153);
 
 CREATE FUNCTION pg_temp.rows_of(query text) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
