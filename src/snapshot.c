@@ -91,7 +91,7 @@ event_store_save_snapshot(PG_FUNCTION_ARGS)
 	EventTable *table = es_event_table_open(es_arg_table(fcinfo), AccessShareLock, ES_FOR_READING);
 	EventQuery	query;
 	bool		exists = false;
-	int64		version = es_arg_int64(fcinfo, 2, 0);
+	int64		version;
 	SavedUser	saved;
 	Oid			types[] = {OIDOID, TEXTOID, TEXTOID, INT4OID, INT8OID, JSONBOID};
 	Datum		values[6];
@@ -100,7 +100,9 @@ event_store_save_snapshot(PG_FUNCTION_ARGS)
 		aclcheck_error(ACLCHECK_NOT_OWNER, OBJECT_TABLE, RelationGetRelationName(table->rel));
 	es_query_init(&query, table, GetActiveSnapshot());
 	query.stream = es_arg_stream(fcinfo, 1);
-	query.low = query.high = version;
+	if (PG_ARGISNULL(2))
+		es_null_argument("version");
+	query.low = query.high = version = PG_GETARG_INT64(2);
 	if (PG_ARGISNULL(3))
 		es_null_argument("state");
 	if (PG_ARGISNULL(5))

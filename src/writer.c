@@ -173,6 +173,8 @@ es_writer_end(EventWriter *writer)
 	}
 	for (int i = 0; i < writer->max_rows && writer->slots[i]; i++)
 		ExecDropSingleTupleTableSlot(writer->slots[i]);
+	ExecResetTupleTable(estate->es_tupleTable, false);
+	estate->es_tupleTable = NIL;
 
 	/* The locks on the indexes stay: to release them here costs more. */
 	for (int i = 0; i < writer->result->ri_NumIndices; i++)

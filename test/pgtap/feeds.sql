@@ -1,7 +1,7 @@
 -- Feeds: read_all() and read_category(): bounds, directions, filters, the mark;
 -- after_event_id; what a transaction does not see.
 SET client_min_messages = warning;
-SELECT plan(150);
+SELECT plan(159);
 
 CREATE FUNCTION pg_temp.rows_of(query text) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE

@@ -140,6 +140,26 @@ SELECT is(pg_temp.rows_of($$ SELECT count(*), sum(data::int), bool_and(version =
 SELECT event_store.append('orders', 'large-1', 'T', to_jsonb(repeat('x', 200000))) \g /dev/null
 SELECT is((SELECT length(data #>> '{}') FROM event_store.read_stream('orders', 'large-1')), 200000, 'an event stored out of line is read whole');
 
+-- In a parallel worker, own uncommitted events included.
+BEGIN;
+SELECT event_store.append('orders', 'parallel-1', 'T', '1') \g /dev/null
+SET LOCAL force_parallel_mode = on;
+CREATE TEMP TABLE parallel (plan text, version bigint);
+DO $$
+DECLARE
+    line text;
+BEGIN
+    FOR line IN EXPLAIN (COSTS off) SELECT version FROM event_store.read_stream('orders', 'parallel-1') LOOP
+        INSERT INTO parallel (plan) SELECT line WHERE line ~ 'Gather';
+    END LOOP;
+    UPDATE parallel SET version = (SELECT version FROM event_store.read_stream('orders', 'parallel-1'));
+END $$;
+COMMIT;
+SELECT results_eq('SELECT plan, version FROM parallel', $$ VALUES ('Gather', 1::bigint) $$, 'a parallel worker reads the transaction''s own events');
+SET force_parallel_mode = on;
+SELECT is(pg_temp.rows_of(format(query, 'orders')), expected, 'in a parallel worker: ' || description) FROM reads WHERE query !~ 'streams\(|last_position';
+RESET force_parallel_mode;
+
 -- Without the secondary indexes, everything can still be read.
 DROP INDEX orders_category_position_idx, orders_correlation_id_position_idx, orders_causation_id_position_idx, orders_recorded_at_idx;
 SELECT is(pg_temp.rows_of(format(query, 'orders')), expected, 'without secondary indexes: ' || description) FROM reads WHERE query ~ 'read_stream|last_event' AND query !~ 'last_position|NULL|''''';

@@ -64,7 +64,49 @@ $session->query(q{SELECT event_store.append('ev', 'single', 'T', '{}') FROM gene
 is($session->query(q{SELECT count(*) FROM (SELECT event_id < lag(event_id) OVER (ORDER BY position) AS falls FROM ev WHERE event_store.category(stream) IN ('big', 'many', 'single')) i WHERE falls}),
 	0, 'the UUIDs of one session rise');
 is($session->query(q{SELECT count(*) FROM ev WHERE event_id::text !~ '^.{14}7.{4}[89ab]'}), 0, 'they are of version 7');
-is($session->{stderr}, '', 'no error on the way');
+
+# The memory of a session does not grow with the number of its appends, whatever
+# users have put on the table, nor with the number of those that fail.
+$node->safe_psql('postgres', <<'EOT');
+SELECT event_store.create_event_table('bare');
+SELECT event_store.create_event_table('rich');
+CREATE TABLE noticed (position bigint);
+CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO noticed VALUES (NEW.position); RETURN NULL; END $$;
+CREATE FUNCTION change() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.metadata := '{"changed": true}'; RETURN NEW; END $$;
+ALTER TABLE rich ADD COLUMN total int GENERATED ALWAYS AS ((data ->> 'total')::int) STORED,
+	ADD COLUMN place text DEFAULT upper('here'), ADD CHECK (total > 0), ADD CHECK (length(type) > 0);
+CREATE INDEX ON rich (lower(type)) WHERE total > 1;
+CREATE TRIGGER change BEFORE INSERT ON rich FOR EACH ROW WHEN (NEW.type <> 'x') EXECUTE FUNCTION change();
+CREATE TRIGGER note AFTER INSERT ON rich FOR EACH ROW WHEN (NEW.total > 1) EXECUTE FUNCTION note();
+EOT
+for my $table ('bare', 'rich')
+{
+	my $appends = sub {
+		my ($n) = @_;
+		$session->query("SELECT event_store.append('$table', 'm-1', 'T', '{\"total\": 2}')") for 1 .. 20;
+		$session->query(<<"EOT");
+DO \$\$
+BEGIN
+	FOR i IN 1 .. $n LOOP
+		PERFORM event_store.append('$table', 'm-1', 'T', '{"total": 2}', event_id => ('00000000-0000-7000-8000-' || lpad(i::text, 12, '0'))::uuid);
+		BEGIN
+			PERFORM event_store.append_batch('$table', 'm-2', ARRAY['T', 'U'], ARRAY['{"total": 2}', '{"total": 0}']::jsonb[], expected_version => 0);
+			RAISE division_by_zero;
+		EXCEPTION WHEN check_violation OR division_by_zero THEN
+			NULL;
+		END;
+	END LOOP;
+END \$\$
+EOT
+		return $session->query('SELECT sum(total_bytes) FROM pg_backend_memory_contexts');
+	};
+	my $at_first = $appends->(500);
+	my $later = $appends->(5000);
+	note("$table: $at_first bytes, then $later");
+	cmp_ok($later, '<', $at_first + 300_000, "$table: the session's memory does not grow");
+}
+is($session->query('SELECT count(*) FROM noticed'), 5040, 'the trigger has fired for each event that is there');
+is((split /\n/, $session->{stderr})[0], undef, 'no error or warning on the way');
 
 $session->quit;
 log_is_clean($node);

@@ -128,6 +128,18 @@ is($node->safe_psql('postgres', 'SELECT count(*) FROM got g LEFT JOIN feed f USI
 is($node->safe_psql('postgres', 'SELECT count(*) FROM (SELECT position < lag(position) OVER (ORDER BY n) AS falls FROM got) s WHERE falls'), 0, 'it has got all in order');
 is($node->safe_psql('postgres', 'SELECT DISTINCT min(version) = 1 AND max(version) = count(*) FROM feed GROUP BY stream'), 't', 'versions without gap');
 
+# Two databases whose event tables have the same OID do not know of each other.
+$node->safe_psql('template1', 'CREATE DATABASE twin TEMPLATE postgres');
+my $in_flight = $node->background_psql('postgres');
+is($in_flight->query_safe(q{BEGIN; SELECT first_version FROM event_store.append('ev', 'twin-1', 'Here', '{}', expected_version => 0)}), 1, 'an append in one database');
+is($node->safe_psql('twin', q{SET lock_timeout = '10s'; SELECT first_version FROM event_store.append('ev', 'twin-1', 'There', '{}', expected_version => 0)}), 1,
+	'the same stream in the other one is not locked');
+is($node->safe_psql('twin', q{SELECT type FROM event_store.read_category('ev', 'twin')}), 'There', 'nor does its feed wait');
+is($node->safe_psql('twin', 'SELECT count(*) FROM event_store.mark_holders'), 0, 'nor does its view of mark holders show the first one');
+is($node->safe_psql('postgres', 'SELECT event_table, pid IS NOT NULL FROM event_store.mark_holders'), 'ev|t', 'which is shown where it is');
+$in_flight->query_safe('COMMIT');
+$in_flight->quit;
+
 log_is_clean($node);
 $node->stop;
 done_testing();
