@@ -11,12 +11,12 @@ CREATE TABLE event_store.snapshots (
     PRIMARY KEY (event_table, stream, aggregate, schema_version, version)
 );
 COMMENT ON TABLE event_store.snapshots IS
-'Saved states of streams. Written by save_snapshot(), read by load_snapshot(); rows can be deleted at any time without loss. The owner of the extension may read and fill it, so that a dump can be made and restored; a row is accepted only from a role that owns the event table.';
+'Saved states of streams. Written by save_snapshot(), read by load_snapshot(); rows can be deleted at any time without loss. The owner of the database may read and fill it, so that a dump can be made and restored; a row is accepted only from a role that owns the event table.';
 
 SELECT pg_catalog.pg_extension_config_dump('event_store.snapshots', '');
 
 -- A database owner who is no superuser can dump and restore.
-GRANT SELECT, INSERT ON event_store.snapshots TO @extowner@;
+GRANT SELECT, INSERT ON event_store.snapshots TO pg_database_owner;
 
 CREATE FUNCTION event_store._check_snapshot() RETURNS trigger
     LANGUAGE plpgsql

@@ -140,6 +140,25 @@ array_argument(FunctionCallInfo fcinfo, int arg, const char *name)
 	return json;
 }
 
+/* What a value is, for an error message. */
+static const char *
+describe_json(const JsonbValue *value)
+{
+	switch (value->type)
+	{
+		case jbvNull:
+			return "null";
+		case jbvString:
+			return "a string";
+		case jbvNumeric:
+			return "a number";
+		case jbvBool:
+			return "a boolean";
+		default:
+			return JsonContainerIsArray(value->val.binary.data) ? "an array" : "an object";
+	}
+}
+
 static void
 check_is_array(const JsonbValue *value, const char *name)
 {
@@ -147,8 +166,7 @@ check_is_array(const JsonbValue *value, const char *name)
 		return;
 	ereport(ERROR,
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-			 errmsg("%s must be a JSON array, not %s", name,
-					value->type == jbvBinary ? "an object" : JsonbTypeName((JsonbValue *) value)),
+			 errmsg("%s must be a JSON array, not %s", name, describe_json(value)),
 			 value->type == jbvString
 			 ? errhint("A string that contains JSON is not JSON: some drivers encode a value once more that is encoded already. Pass the array itself, or its text as a parameter of type text cast to jsonb.")
 			 : value->type == jbvBinary
@@ -164,8 +182,7 @@ get_object(JsonbContainer *array, int i, const char *what, JsonbValue *object)
 		return;
 	ereport(ERROR,
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-			 errmsg("each element of %s must be a JSON object, not %s", what,
-					object->type == jbvBinary ? "an array" : JsonbTypeName(object))));
+			 errmsg("each element of %s must be a JSON object, not %s", what, describe_json(object))));
 }
 
 static void
@@ -365,8 +382,7 @@ scalar_string(const JsonbValue *value, const char *name, enum jbvType type)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("%s must be a JSON %s, not %s", name,
-						type == jbvString ? "string" : "number",
-						value->type == jbvBinary ? "an array or object" : JsonbTypeName((JsonbValue *) value))));
+						type == jbvString ? "string" : "number", describe_json(value))));
 	if (type == jbvString)
 		return pnstrdup(value->val.string.val, value->val.string.len);
 	return DatumGetCString(DirectFunctionCall1(numeric_out, NumericGetDatum(value->val.numeric)));

@@ -96,6 +96,10 @@ event_store_create_event_table(PG_FUNCTION_ARGS)
 		es_event_table_close(es_event_table_open(relid, AccessShareLock, ES_FOR_GUARDING));
 		PG_RETURN_OID(relid);
 	}
+	if (OidIsValid(relid))
+		ereport(ERROR,
+				(errcode(ERRCODE_DUPLICATE_TABLE),
+				 errmsg("relation \"%s\" already exists", name->relname)));
 
 	nest_level = enter_sql();
 	table = quote_qualified_identifier(schema, name->relname);

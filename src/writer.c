@@ -24,6 +24,7 @@
 #include "catalog/pg_type.h"
 #include "commands/trigger.h"
 #include "compat.h"
+#include "errors.h"
 #include "executor/executor.h"
 #include "executor/nodeModifyTable.h"
 #include "executor/spi.h"
@@ -493,7 +494,8 @@ flush(EventWriter *writer)
 /*
  * Two transactions may race with one event id in two streams: the unique index
  * decides, and the loser gets the error that it would have got a moment later.
- * And a position can be there already only if the sequence has been set back.
+ * A version can be there already only if a trigger has appended meanwhile, and
+ * a position only if the sequence has been set back.
  */
 static void
 unique_violation(EventWriter *writer, TupleTableSlot *slot)
@@ -521,6 +523,18 @@ unique_violation(EventWriter *writer, TupleTableSlot *slot)
 		FlushErrorState();
 		es_event_id_conflict(table, es_slot_datum(slot, table, ES_EVENT_ID, &isnull),
 							 "Another transaction has just stored an event with that id.");
+	}
+	if (violated == table->version_index)
+	{
+		FlushErrorState();
+		ereport(ERROR,
+				(errcode(ES_WRONG_EXPECTED_VERSION),
+				 errmsg("stream \"%s\" has been appended to in the middle of this append",
+						TextDatumGetCString(es_slot_datum(slot, table, ES_STREAM, &isnull))),
+				 errdetail("Version " INT64_FORMAT " is there already; only a trigger of the table can have appended it.",
+						   es_slot_int64(slot, table, ES_VERSION)),
+				 errhint("A BEFORE INSERT trigger must not append to the stream of its own event."),
+				 errtable(table->rel)));
 	}
 	if (violated == table->position_index)
 	{

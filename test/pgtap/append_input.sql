@@ -50,11 +50,13 @@ SELECT is(count(*), 1::bigint, 'none of these has left a row') FROM orders;
 SELECT lives_ok(format(command, stream, type), format('%s: %s', way, description))
   FROM ways,
        (VALUES (repeat('s', 512), repeat('t', 255), 'a stream of 512 bytes and a type of 255'),
-               (repeat('ä', 256), repeat('€', 85), 'a stream of 256 characters in 512 bytes and a type of 85 in 255')) AS c(stream, type, description);
+               (repeat('ä', 256), repeat('€', 85), 'a stream of 256 characters in 512 bytes and a type of 85 in 255')) AS c(stream, type,
+                   description);
 CREATE TEMP TABLE odd (stream text);
 INSERT INTO odd VALUES ('o''quoted'), ('"double"'), (E'back\\slash'), (E'line\nfeed'), (E'tab\t'), (' space '), ('-'), ('-dash'), ('ünï-€-𝄞'),
     ('semi;--colon'), ('per%cent_'), ('$1'), ('{"json": 1}'), ('NULL'), ('a.b');
-SELECT is((event_store.append('orders', stream, stream, to_jsonb(stream), 0, metadata => to_jsonb(stream), correlation_id => stream)).last_version,
+SELECT is((event_store.append('orders', stream, stream, to_jsonb(stream), 0, metadata => to_jsonb(stream),
+    correlation_id => stream)).last_version,
           1::bigint, 'a stream and type named ' || quote_ident(stream))
   FROM odd WHERE stream !~ '\n';
 SELECT event_store.append('orders', stream, stream, to_jsonb(stream), 0, metadata => to_jsonb(stream), correlation_id => stream)
@@ -71,21 +73,26 @@ SELECT throws_ok(command, '22004', message, description)
   FROM (VALUES
     ($$ SELECT event_store.append(NULL, 'a-1', 'T', '{}') $$, 'event_table must not be null', 'append: a table that is NULL'),
     ($$ SELECT event_store.append_batch(NULL, 'a-1', '{T}', '{1}') $$, 'event_table must not be null', 'append_batch: a table that is NULL'),
-    ($$ SELECT event_store.append_json(NULL, 'a-1', '[{"type":"T","data":1}]') $$, 'event_table must not be null', 'append_json: a table that is NULL'),
+    ($$ SELECT event_store.append_json(NULL, 'a-1', '[{"type":"T","data":1}]') $$, 'event_table must not be null',
+        'append_json: a table that is NULL'),
     ($$ SELECT event_store.append_streams(NULL, '[]') $$, 'event_table must not be null', 'append_streams: a table that is NULL'),
     ($$ SELECT event_store.append('orders', 'a-1', 'T', NULL) $$, 'data must not be null', 'append: data that is NULL'),
-    ($$ SELECT event_store.append('orders', 'a-1', 'T', '{}', schema_version => NULL) $$, 'schema_version must not be null', 'append: schema_version that is NULL'),
+    ($$ SELECT event_store.append('orders', 'a-1', 'T', '{}', schema_version => NULL) $$, 'schema_version must not be null',
+        'append: schema_version that is NULL'),
     ($$ SELECT event_store.append_batch('orders', 'a-1', NULL, '{1}') $$, 'types must not be null', 'append_batch: types that are NULL'),
     ($$ SELECT event_store.append_batch('orders', 'a-1', '{T}', NULL) $$, 'data must not be null', 'append_batch: data that is NULL'),
-    ($$ SELECT event_store.append_batch('orders', 'a-1', '{T,T}', '{1,NULL}') $$, 'data[2] must not be null', 'append_batch: an element of data that is NULL'),
-    ($$ SELECT event_store.append_batch('orders', 'a-1', '{T,T}', '{1,2}', schema_versions => '{NULL,1}') $$, 'schema_versions[1] must not be null',
+    ($$ SELECT event_store.append_batch('orders', 'a-1', '{T,T}', '{1,NULL}') $$, 'data[2] must not be null',
+        'append_batch: an element of data that is NULL'),
+    ($$ SELECT event_store.append_batch('orders', 'a-1', '{T,T}', '{1,2}', schema_versions => '{NULL,1}') $$,
+        'schema_versions[1] must not be null',
      'append_batch: a schema version that is NULL'),
     ($$ SELECT event_store.append_json('orders', 'a-1', NULL) $$, 'events must not be null', 'append_json: events that are NULL'),
     ($$ SELECT event_store.append_json('orders', 'a-1', '[{"type": "T"}]') $$, 'data must not be null', 'append_json: no data'),
     ($$ SELECT event_store.append_json('orders', 'a-1', '[{"type": "T", "data": null}]') $$, 'data must not be null', 'append_json: data null'),
     ($$ SELECT event_store.append_json('orders', 'a-1', '[{"data": 1}]') $$, 'type must not be null', 'append_json: no type'),
     ($$ SELECT event_store.append_streams('orders', NULL) $$, 'appends must not be null', 'append_streams: appends that are NULL'),
-    ($$ SELECT event_store.append_streams('orders', '[{"events": [{"type":"T","data":1}]}]') $$, 'stream must not be null', 'append_streams: no stream'),
+    ($$ SELECT event_store.append_streams('orders', '[{"events": [{"type":"T","data":1}]}]') $$, 'stream must not be null',
+        'append_streams: no stream'),
     ($$ SELECT event_store.append_streams('orders', '[{"stream": "a-1"}]') $$, 'events must not be null', 'append_streams: no events'),
     ($$ SELECT event_store.append_streams('orders', '[{"stream": "a-1", "events": [{"type":"T","data":1}]}]', '[{"stream": "b-1"}]') $$,
      'expected_version must not be null', 'append_streams: a check without expected_version'),
@@ -156,13 +163,20 @@ SELECT throws_ok(format($$ SELECT event_store.append_json('orders', 'a-1', %L) $
     ('[{"type": ["T"], "data": 1}]', '22023', 'type must be a JSON string, not an array or object', 'an array for type'),
     ('[{"type": "T", "data": 1, "event_id": 7}]', '22023', 'event_id must be a JSON string, not number', 'a number for event_id'),
     ('[{"type": "T", "data": 1, "event_id": "7"}]', '22P02', 'invalid input syntax for type uuid: "7"', 'an event_id that is no UUID'),
-    ('[{"type": "T", "data": 1, "correlation_id": {}}]', '22023', 'correlation_id must be a JSON string, not an array or object', 'an object for correlation_id'),
-    ('[{"type": "T", "data": 1, "causation_id": true}]', '22023', 'causation_id must be a JSON string, not boolean', 'a boolean for causation_id'),
-    ('[{"type": "T", "data": 1, "occurred_at": 1700000000}]', '22023', 'occurred_at must be a JSON string, not number', 'a number for occurred_at'),
-    ('[{"type": "T", "data": 1, "occurred_at": "soon"}]', '22007', 'invalid input syntax for type timestamp with time zone: "soon"', 'an occurred_at that is no time'),
-    ('[{"type": "T", "data": 1, "schema_version": "2"}]', '22023', 'schema_version must be a JSON number, not string', 'a string for schema_version'),
-    ('[{"type": "T", "data": 1, "schema_version": 1.5}]', '22P02', 'invalid input syntax for type integer: "1.5"', 'a fraction for schema_version'),
-    ('[{"type": "T", "data": 1, "schema_version": 3000000000}]', '22003', 'value "3000000000" is out of range for type integer', 'a schema_version out of range')
+    ('[{"type": "T", "data": 1, "correlation_id": {}}]', '22023', 'correlation_id must be a JSON string, not an array or object',
+        'an object for correlation_id'),
+    ('[{"type": "T", "data": 1, "causation_id": true}]', '22023', 'causation_id must be a JSON string, not boolean',
+        'a boolean for causation_id'),
+    ('[{"type": "T", "data": 1, "occurred_at": 1700000000}]', '22023', 'occurred_at must be a JSON string, not number',
+        'a number for occurred_at'),
+    ('[{"type": "T", "data": 1, "occurred_at": "soon"}]', '22007', 'invalid input syntax for type timestamp with time zone: "soon"',
+        'an occurred_at that is no time'),
+    ('[{"type": "T", "data": 1, "schema_version": "2"}]', '22023', 'schema_version must be a JSON number, not string',
+        'a string for schema_version'),
+    ('[{"type": "T", "data": 1, "schema_version": 1.5}]', '22P02', 'invalid input syntax for type integer: "1.5"',
+        'a fraction for schema_version'),
+    ('[{"type": "T", "data": 1, "schema_version": 3000000000}]', '22003', 'value "3000000000" is out of range for type integer',
+        'a schema_version out of range')
   ) AS c(events, state, message, description);
 SELECT is(pg_temp.error_of($$ SELECT event_store.append_json('orders', 'a-1', '"[]"') $$),
           E'22023\nevents must be a JSON array, not string\nA string that contains JSON is not JSON: some drivers encode a value once more that is '
@@ -173,14 +187,17 @@ SELECT is(pg_temp.error_of($$ SELECT event_store.append_json('orders', 'a-1', '{
 SELECT is(pg_temp.error_of($$ SELECT event_store.append_json('orders', 'a-1', '[{"type": "T", "data": 1, "meta": 2}]') $$),
           E'22023\nunknown key "meta"\nThe keys are type, data, event_id, metadata, correlation_id, causation_id, occurred_at and schema_version.\n'
           'What belongs to the event itself goes into data, its context into metadata.', 'the error of an unknown key says which there are');
-SELECT throws_ok(format($$ SELECT event_store.append_streams('orders', %L, %L) $$, appends, checks), state, message, 'append_streams: ' || description)
+SELECT throws_ok(format($$ SELECT event_store.append_streams('orders', %L, %L) $$, appends, checks), state, message,
+    'append_streams: ' || description)
   FROM (VALUES
     ('{"stream": "a-1"}', NULL, '22023', 'appends must be a JSON array, not an object', 'an object for appends'),
     ('"[]"', NULL, '22023', 'appends must be a JSON array, not string', 'a string for appends'),
     ('["a-1"]', NULL, '22023', 'each element of appends must be a JSON object, not string', 'strings in appends'),
-    ('[{"stream": "a-1", "events": [{"type": "T", "data": 1}], "metadata": 1}]', NULL, '22023', 'unknown key "metadata"', 'an unknown key in appends'),
+    ('[{"stream": "a-1", "events": [{"type": "T", "data": 1}], "metadata": 1}]', NULL, '22023', 'unknown key "metadata"',
+        'an unknown key in appends'),
     ('[{"stream": 1, "events": [{"type": "T", "data": 1}]}]', NULL, '22023', 'stream must be a JSON string, not number', 'a number for stream'),
-    ('[{"stream": "a-1", "events": {"type": "T", "data": 1}}]', NULL, '22023', 'events must be a JSON array, not an object', 'an object for events'),
+    ('[{"stream": "a-1", "events": {"type": "T", "data": 1}}]', NULL, '22023', 'events must be a JSON array, not an object',
+        'an object for events'),
     ('[{"stream": "a-1", "events": [{"type": "T", "data": 1, "x": 1}]}]', NULL, '22023', 'unknown key "x"', 'an unknown key in an event'),
     ('[{"stream": "a-1", "expected_version": "0", "events": [{"type": "T", "data": 1}]}]', NULL, '22023',
      'expected_version must be a JSON number, not string', 'a string for expected_version'),
@@ -188,7 +205,8 @@ SELECT throws_ok(format($$ SELECT event_store.append_streams('orders', %L, %L) $
      'invalid input syntax for type bigint: "0.5"', 'a fraction for expected_version'),
     ('[{"stream": "a-1", "expected_version": 1e30, "events": [{"type": "T", "data": 1}]}]', NULL, '22003',
      'value "1000000000000000000000000000000" is out of range for type bigint', 'an expected_version out of range'),
-    ('[{"stream": "a-1", "events": [{"type": "T", "data": 1}]}]', '{}', '22023', 'checks must be a JSON array, not an object', 'an object for checks'),
+    ('[{"stream": "a-1", "events": [{"type": "T", "data": 1}]}]', '{}', '22023', 'checks must be a JSON array, not an object',
+        'an object for checks'),
     ('[{"stream": "a-1", "events": [{"type": "T", "data": 1}]}]', '[{"stream": "b-1", "expected_version": 0, "events": []}]', '22023',
      'unknown key "events"', 'events in checks'),
     ('[{"stream": "a-1", "events": [{"type": "T", "data": 1}]}]', '[{"stream": "", "expected_version": 0}]', '22023',
@@ -204,7 +222,8 @@ SELECT is(array_agg(data ORDER BY version), '{"\"text\"",7,true,"null","[]"}'::j
   FROM event_store.read_stream('orders', 'scalar-1');
 
 -- Large data.
-SELECT event_store.append('orders', 'large-1', 'T', jsonb_build_object('x', (SELECT string_agg(md5(i::text), '') FROM generate_series(1, 160000) i)),
+SELECT event_store.append('orders', 'large-1', 'T', jsonb_build_object('x', (SELECT string_agg(md5(i::text), '') FROM generate_series(1,
+    160000) i)),
                           metadata => to_jsonb(repeat('m', 1000000))) \g /dev/null
 SELECT is((SELECT md5(data ->> 'x') || length(data ->> 'x') || length(metadata #>> '{}') FROM event_store.read_stream('orders', 'large-1')),
           (SELECT md5(string_agg(md5(i::text), '')) FROM generate_series(1, 160000) i) || '5120000' || '1000000',

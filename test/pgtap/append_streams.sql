@@ -45,25 +45,30 @@ SELECT is(array_agg(stream ORDER BY position), '{a-1,a-1,b-1,b-1,b-1,b-1,c-1,a-1
   FROM orders;
 
 -- Checks.
-SELECT lives_ok(format($$ SELECT event_store.append_streams('orders', jsonb_build_array(pg_temp.write('w-1', NULL)), jsonb_build_array(%s)) $$, checks),
+SELECT lives_ok(format($$ SELECT event_store.append_streams('orders', jsonb_build_array(pg_temp.write('w-1', NULL)), jsonb_build_array(%s)) $$,
+    checks),
                 'a check holds: ' || description)
   FROM (VALUES ($$ pg_temp.look('a-1', 4) $$, 'exact version'),
                ($$ pg_temp.look('x-1', 0) $$, 'no stream'),
                ($$ pg_temp.look('b-1', -4) $$, 'stream_exists()'),
                ($$ pg_temp.look('a-1', 4), pg_temp.look('b-1', 4), pg_temp.look('x-1', 0) $$, 'three at once')) AS c(checks, description);
 SELECT is(event_store.stream_version('orders', 'x-1'), 0::bigint, 'a check writes nothing to its stream');
-SELECT lives_ok($$ SELECT event_store.append_streams('orders', jsonb_build_array(pg_temp.write('w-1', 4)), '[]') $$, 'an empty array of checks is none');
+SELECT lives_ok($$ SELECT event_store.append_streams('orders', jsonb_build_array(pg_temp.write('w-1', 4)), '[]') $$,
+    'an empty array of checks is none');
 
 SELECT count(*) AS before FROM orders \gset
 SELECT last_value AS sequence FROM orders_position_seq \gset
-SELECT is(pg_temp.error_of(format($$ SELECT event_store.append_streams('orders', jsonb_build_array(%s), jsonb_build_array(%s)) $$, appends, checks)),
+SELECT is(pg_temp.error_of(format($$ SELECT event_store.append_streams('orders', jsonb_build_array(%s), jsonb_build_array(%s)) $$, appends,
+    checks)),
           E'SE001\n' || error || E'\nRead the stream again, decide anew, and append with its present version.\npublic.orders', description)
   FROM (VALUES
     ($$ pg_temp.write('n-1', 0), pg_temp.write('a-1', 3) $$, $$ pg_temp.look('b-1', 4) $$,
-     E'stream "a-1" is at version 4, not at the expected 3\nStream "a-1" is at version 4, expected 3.', 'one stream of two is not at its version'),
+     E'stream "a-1" is at version 4, not at the expected 3\nStream "a-1" is at version 4, expected 3.',
+         'one stream of two is not at its version'),
     ($$ pg_temp.write('n-1', 0) $$, $$ pg_temp.look('a-1', 4), pg_temp.look('b-1', 5) $$,
      E'stream "b-1" is at version 4, not at the expected 5\nStream "b-1" is at version 4, expected 5.', 'one check of two fails'),
-    ($$ pg_temp.write('n-1', 1), pg_temp.write('a-1', 4), pg_temp.write('b-1', 0) $$, $$ pg_temp.look('x-1', -4), pg_temp.look('a-2', 0), pg_temp.look('c-1', 9) $$,
+    ($$ pg_temp.write('n-1', 1), pg_temp.write('a-1', 4), pg_temp.write('b-1', 0) $$,
+        $$ pg_temp.look('x-1', -4), pg_temp.look('a-2', 0), pg_temp.look('c-1', 9) $$,
      E'wrong expected versions of 4 streams\nStream "n-1" is at version 0, expected 1.\nStream "b-1" is at version 4, expected 0.\n'
      'Stream "x-1" is at version 0, expected it to exist.\nStream "c-1" is at version 1, expected 9.',
      'all failing versions and checks are reported at once, in the order of the arguments')) AS c(appends, checks, error, description);
@@ -76,12 +81,16 @@ SELECT is(count(*), :before::bigint, 'a failing check has kept all streams from 
 SELECT is(last_value, :sequence::bigint, 'and no position was drawn') FROM orders_position_seq;
 
 -- Bad input in one element, whatever its place, keeps all from being written.
-SELECT throws_ok(format($$ SELECT event_store.append_streams('orders', jsonb_build_array(%s), jsonb_build_array(%s)) $$, appends, checks), '22023', message, description)
+SELECT throws_ok(format($$ SELECT event_store.append_streams('orders', jsonb_build_array(%s), jsonb_build_array(%s)) $$, appends, checks),
+    '22023', message, description)
   FROM (VALUES
-    ($$ pg_temp.write('n-1', 0), pg_temp.write('n-2', 0), pg_temp.write('n-1', 1) $$, '', 'stream "n-1" is named more than once', 'a stream twice in appends'),
-    ($$ pg_temp.write('n-1', 0) $$, $$ pg_temp.look('a-1', 4), pg_temp.look('a-1', 4) $$, 'stream "a-1" is named more than once', 'a stream twice in checks'),
+    ($$ pg_temp.write('n-1', 0), pg_temp.write('n-2', 0), pg_temp.write('n-1', 1) $$, '', 'stream "n-1" is named more than once',
+        'a stream twice in appends'),
+    ($$ pg_temp.write('n-1', 0) $$, $$ pg_temp.look('a-1', 4), pg_temp.look('a-1', 4) $$, 'stream "a-1" is named more than once',
+        'a stream twice in checks'),
     ($$ pg_temp.write('n-1', 0) $$, $$ pg_temp.look('n-1', 0) $$, 'stream "n-1" is named more than once', 'a stream in appends and in checks'),
-    ($$ pg_temp.write('n-1', 0), '{"stream": "n-2", "events": [{"type": "", "data": 1}]}'::jsonb $$, '', 'type must not be empty', 'a bad event in the last stream'))
+    ($$ pg_temp.write('n-1', 0), '{"stream": "n-2", "events": [{"type": "", "data": 1}]}'::jsonb $$, '', 'type must not be empty',
+        'a bad event in the last stream'))
     AS c(appends, checks, message, description);
 SELECT throws_ok($$ SELECT event_store.append_streams('orders', jsonb_build_array(pg_temp.write('n-1', 0),
                        '{"stream": "n-2", "events": [{"type": "T", "data": 1}, {"type": "T", "data": 1, "occurred_at": "20010-99-99"}]}'::jsonb)) $$,
@@ -110,7 +119,8 @@ CREATE VIEW locks AS
            (SELECT d.oid, 'orders'::regclass FROM pg_database d WHERE d.datname = current_database());
 CREATE TEMP TABLE held (what text, locks text);
 BEGIN;
-SELECT event_store.append_streams('orders', jsonb_build_array(pg_temp.write('l-1', 0), pg_temp.write('l-2', 0)), jsonb_build_array(pg_temp.look('l-3', 0))) \g /dev/null
+SELECT event_store.append_streams('orders', jsonb_build_array(pg_temp.write('l-1', 0), pg_temp.write('l-2', 0)),
+    jsonb_build_array(pg_temp.look('l-3', 0))) \g /dev/null
 INSERT INTO held SELECT 'two and a check', locks::text FROM locks;
 SELECT event_store.append_streams('orders', jsonb_build_array(pg_temp.write('l-4', 0), pg_temp.write('l-1', 1))) \g /dev/null
 INSERT INTO held SELECT 'two more calls', locks::text FROM locks;
@@ -158,7 +168,8 @@ SELECT event_store.append_streams('orders', jsonb_build_array(pg_temp.write('ord
 INSERT INTO held SELECT 'collision', locks::text FROM locks;
 COMMIT;
 BEGIN;
-SELECT event_store.append_streams('orders', jsonb_build_array(pg_temp.write('order-47776', 2)), jsonb_build_array(pg_temp.look('order-333215', 1))) \g /dev/null
+SELECT event_store.append_streams('orders', jsonb_build_array(pg_temp.write('order-47776', 2)), jsonb_build_array(pg_temp.look('order-333215',
+    1))) \g /dev/null
 INSERT INTO held SELECT 'collision with a check', locks::text FROM locks;
 COMMIT;
 SELECT is(pg_temp.rows_of($$ SELECT stream, version FROM event_store.streams('orders', 'order') $$), '(order-333215,1) (order-47776,3)',
@@ -168,6 +179,7 @@ SELECT is(h.locks, c.locks, description)
                ('collision with a check', '(1,0,1,0)', 'the exclusive one, where one is only checked')) AS c(what, locks, description)
   JOIN held h USING (what);
 SELECT throws_ok($$ SELECT event_store.append_streams('orders', jsonb_build_array(pg_temp.write('order-47776', 3)), jsonb_build_array(pg_temp.look('order-333215', 3))) $$,
-                 'SE001', 'stream "order-333215" is at version 1, not at the expected 3', 'the version checked is that of the name, not of the hash');
+                 'SE001', 'stream "order-333215" is at version 1, not at the expected 3',
+                     'the version checked is that of the name, not of the hash');
 
 SELECT * FROM finish();

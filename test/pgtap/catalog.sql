@@ -6,7 +6,8 @@ SELECT plan(79);
 -- Every object of the extension.
 CREATE TEMP TABLE members AS
     SELECT classid, objid, objsubid, (pg_identify_object(classid, objid, objsubid)).type, pg_describe_object(classid, objid, objsubid) AS name
-      FROM pg_depend WHERE refclassid = 'pg_extension'::regclass AND deptype = 'e' AND refobjid = (SELECT oid FROM pg_extension WHERE extname = 'event_store');
+      FROM pg_depend WHERE refclassid = 'pg_extension'::regclass AND deptype = 'e' AND refobjid = (SELECT oid FROM pg_extension
+          WHERE extname = 'event_store');
 SELECT is_empty($$ SELECT name FROM members WHERE obj_description(objid, classid::regclass::text::name) IS NULL AND shobj_description(objid, classid::regclass::text::name) IS NULL
                      AND NOT (classid = 'pg_type'::regclass AND EXISTS (SELECT 1 FROM pg_type t WHERE t.oid = objid AND (t.typtype = 'b' OR EXISTS (SELECT 1 FROM pg_class c WHERE c.oid = t.typrelid AND c.relkind <> 'c')))) $$,
                 'every object of the extension has a comment');
@@ -14,7 +15,8 @@ SELECT is_empty($$ SELECT tgrelid::regclass, tgname FROM pg_trigger t JOIN pg_cl
                 'so has every trigger on its tables');
 SELECT isnt(obj_description((SELECT oid FROM pg_extension WHERE extname = 'event_store'), 'pg_extension'), NULL, 'and the extension itself');
 SELECT is_empty($$ SELECT c.oid::regclass FROM pg_class c WHERE relnamespace = 'event_store'::regnamespace AND relkind IN ('r', 'v', 'S', 'c')
-                     AND NOT EXISTS (SELECT 1 FROM members m WHERE m.objid = c.oid OR m.objid = c.reltype) $$, 'whatever is in the schema belongs to the extension');
+                     AND NOT EXISTS (SELECT 1 FROM members m WHERE m.objid = c.oid OR m.objid = c.reltype) $$,
+                         'whatever is in the schema belongs to the extension');
 SELECT is_empty($$ SELECT name FROM members WHERE classid = 'pg_class'::regclass AND (SELECT relnamespace FROM pg_class WHERE oid = objid) <> 'event_store'::regnamespace
                    UNION ALL SELECT name FROM members WHERE classid = 'pg_proc'::regclass AND (SELECT pronamespace FROM pg_proc WHERE oid = objid) <> 'event_store'::regnamespace $$,
                 'the extension puts nothing into other schemas');
@@ -25,7 +27,8 @@ CREATE TEMP TABLE functions (name text, arguments text, result text, volatility 
 INSERT INTO functions VALUES
     ('append', 'event_table regclass, stream text, type text, data jsonb, expected_version bigint DEFAULT NULL::bigint, event_id uuid DEFAULT NULL::uuid, metadata jsonb DEFAULT NULL::jsonb, correlation_id text DEFAULT NULL::text, causation_id text DEFAULT NULL::text, occurred_at timestamp with time zone DEFAULT NULL::timestamp with time zone, schema_version integer DEFAULT 1', 'event_store.append_result', 'v', 'u'),
     ('append_batch', 'event_table regclass, stream text, types text[], data jsonb[], expected_version bigint DEFAULT NULL::bigint, event_ids uuid[] DEFAULT NULL::uuid[], metadata jsonb[] DEFAULT NULL::jsonb[], correlation_id text DEFAULT NULL::text, causation_id text DEFAULT NULL::text, occurred_at timestamp with time zone[] DEFAULT NULL::timestamp with time zone[], schema_versions integer[] DEFAULT NULL::integer[]', 'event_store.append_result', 'v', 'u'),
-    ('append_json', 'event_table regclass, stream text, events jsonb, expected_version bigint DEFAULT NULL::bigint', 'event_store.append_result', 'v', 'u'),
+    ('append_json', 'event_table regclass, stream text, events jsonb, expected_version bigint DEFAULT NULL::bigint',
+        'event_store.append_result', 'v', 'u'),
     ('append_streams', 'event_table regclass, appends jsonb, checks jsonb DEFAULT NULL::jsonb, OUT stream text, OUT first_version bigint, OUT last_version bigint, OUT first_position bigint, OUT last_position bigint, OUT event_ids uuid[], OUT duplicate boolean', 'SETOF record', 'v', 'u'),
     ('category', 'stream text', 'text', 'i', 's'),
     ('channel', 'event_table regclass', 'text', 's', 's'),
@@ -47,65 +50,86 @@ INSERT INTO functions VALUES
     ('save_snapshot', 'event_table regclass, stream text, version bigint, state jsonb, aggregate text DEFAULT ''''::text, schema_version integer DEFAULT 1', 'void', 'v', 'u'),
     ('stream_exists', '', 'bigint', 'i', 's'),
     ('stream_version', 'event_table regclass, stream text', 'bigint', 's', 's'),
-    ('streams', 'event_table regclass, category text DEFAULT NULL::text', 'TABLE(stream text, version bigint, last_position bigint, last_recorded_at timestamp with time zone)', 's', 's');
-SELECT is((SELECT array_agg(regexp_replace(pg_get_function_arguments(oid), '"(\w+)"', '\1', 'g') || ' -> ' || pg_get_function_result(oid)) FROM pg_proc WHERE pronamespace = 'event_store'::regnamespace AND proname = name),
+    ('streams', 'event_table regclass, category text DEFAULT NULL::text',
+        'TABLE(stream text, version bigint, last_position bigint, last_recorded_at timestamp with time zone)', 's', 's');
+SELECT is((SELECT array_agg(regexp_replace(pg_get_function_arguments(oid), '"(\w+)"', '\1', 'g') || ' -> ' || pg_get_function_result(oid))
+    FROM pg_proc WHERE pronamespace = 'event_store'::regnamespace AND proname = name),
           ARRAY[arguments || ' -> ' || result], name || '(): one function, its parameters and result') FROM functions;
-SELECT is((SELECT array_agg(concat(provolatile, ' ', proparallel)) FROM pg_proc WHERE pronamespace = 'event_store'::regnamespace AND proname = name), ARRAY[concat(volatility, ' ', parallel)],
+SELECT is((SELECT array_agg(concat(provolatile, ' ', proparallel)) FROM pg_proc WHERE pronamespace = 'event_store'::regnamespace
+    AND proname = name), ARRAY[concat(volatility, ' ', parallel)],
           name || '(): volatility and parallel safety') FROM functions;
-SELECT set_eq($$ SELECT proname::text FROM pg_proc WHERE pronamespace = 'event_store'::regnamespace AND proname !~ '^_' $$, 'SELECT name FROM functions', 'there are no other public functions');
+SELECT set_eq($$ SELECT proname::text FROM pg_proc WHERE pronamespace = 'event_store'::regnamespace AND proname !~ '^_' $$,
+    'SELECT name FROM functions', 'there are no other public functions');
 SELECT is_empty($$ SELECT oid::regprocedure FROM pg_proc WHERE pronamespace = 'event_store'::regnamespace AND prorettype IN ('event_store.event'::regtype) AND proretset
-                     AND proname ~ '^read_(all|category)' AND (provolatile <> 'v' OR proparallel <> 'u') $$, 'feeds are VOLATILE and PARALLEL UNSAFE: a snapshot of the caller''s would lose events');
+                     AND proname ~ '^read_(all|category)' AND (provolatile <> 'v' OR proparallel <> 'u') $$,
+                         'feeds are VOLATILE and PARALLEL UNSAFE: a snapshot of the caller''s would lose events');
 SELECT is_empty($$ SELECT oid::regprocedure FROM pg_proc WHERE pronamespace = 'event_store'::regnamespace AND proisstrict AND proname <> 'category' $$,
                 'only category() is strict: elsewhere a NULL that is not allowed is an error, not a NULL result');
 SELECT is_empty($$ SELECT oid::regprocedure FROM pg_proc WHERE pronamespace = 'event_store'::regnamespace AND prosecdef AND NOT coalesce(proconfig::text ~ 'search_path=', false) $$,
                 'no function is SECURITY DEFINER without a pinned search_path');
 SELECT is_empty($$ SELECT p.oid::regprocedure FROM pg_proc p JOIN pg_language l ON l.oid = prolang WHERE pronamespace = 'event_store'::regnamespace AND lanname IN ('sql', 'plpgsql') AND prosqlbody IS NULL
-                     AND NOT coalesce(proconfig @> ARRAY['search_path=pg_catalog, pg_temp'], false) $$, 'every function in SQL or PL/pgSQL has a search_path of its own, or a body that was parsed at creation');
-SELECT is_empty($$ SELECT oid::regprocedure FROM pg_proc WHERE pronamespace = 'event_store'::regnamespace AND proleakproof $$, 'no function claims to be leakproof');
+                     AND NOT coalesce(proconfig @> ARRAY['search_path=pg_catalog, pg_temp'], false) $$,
+                         'every function in SQL or PL/pgSQL has a search_path of its own, or a body that was parsed at creation');
+SELECT is_empty($$ SELECT oid::regprocedure FROM pg_proc WHERE pronamespace = 'event_store'::regnamespace AND proleakproof $$,
+    'no function claims to be leakproof');
 SELECT is_empty($$ SELECT oid::regprocedure FROM pg_proc p WHERE pronamespace = 'event_store'::regnamespace AND NOT EXISTS (SELECT 1 FROM aclexplode(coalesce(proacl, acldefault('f', proowner))) a WHERE a.grantee = 0 AND a.privilege_type = 'EXECUTE')
-                     AND (proname !~ '^_' OR prorettype = 'trigger'::regtype) $$, 'public functions and trigger functions may be executed by everybody');
-SELECT ok((SELECT EXISTS (SELECT 1 FROM aclexplode(nspacl) a WHERE a.grantee = 0 AND a.privilege_type = 'USAGE') AND NOT EXISTS (SELECT 1 FROM aclexplode(nspacl) a WHERE a.grantee = 0 AND a.privilege_type = 'CREATE')
+                     AND (proname !~ '^_' OR prorettype = 'trigger'::regtype) $$,
+                         'public functions and trigger functions may be executed by everybody');
+SELECT ok((SELECT EXISTS (SELECT 1 FROM aclexplode(nspacl) a WHERE a.grantee = 0 AND a.privilege_type = 'USAGE') AND NOT EXISTS (SELECT 1
+    FROM aclexplode(nspacl) a WHERE a.grantee = 0 AND a.privilege_type = 'CREATE')
              FROM pg_namespace WHERE nspname = 'event_store'), 'everybody may use the schema, nobody else may create in it');
 
 -- Types and views.
-SELECT is((SELECT string_agg(attname || ' ' || format_type(atttypid, atttypmod) || coalesce(' COLLATE ' || (SELECT collname FROM pg_collation c WHERE c.oid = attcollation AND collname <> 'default'), ''), ', ' ORDER BY attnum)
+SELECT is((SELECT string_agg(attname || ' ' || format_type(atttypid, atttypmod) || coalesce(' COLLATE ' || (SELECT collname FROM pg_collation c
+    WHERE c.oid = attcollation AND collname <> 'default'), ''), ', ' ORDER BY attnum)
              FROM pg_attribute WHERE attrelid = 'event_store.event'::regclass AND attnum > 0 AND NOT attisdropped),
           'position bigint, stream text COLLATE C, version bigint, event_id uuid, type text COLLATE C, schema_version integer, data jsonb, metadata jsonb, correlation_id text, causation_id text, '
           'occurred_at timestamp with time zone, recorded_at timestamp with time zone', 'the type event');
-SELECT is((SELECT string_agg(attname || ' ' || format_type(atttypid, atttypmod), ', ' ORDER BY attnum) FROM pg_attribute WHERE attrelid = 'event_store.append_result'::regclass AND attnum > 0),
-          'first_version bigint, last_version bigint, first_position bigint, last_position bigint, event_ids uuid[], duplicate boolean', 'the type append_result');
-SELECT columns_are('event_store', 'event_tables', '{event_table,owner,events_estimate,last_position,heap_bytes,index_bytes,guarded,problem}'::name[]);
+SELECT is((SELECT string_agg(attname || ' ' || format_type(atttypid, atttypmod), ', ' ORDER BY attnum) FROM pg_attribute
+    WHERE attrelid = 'event_store.append_result'::regclass AND attnum > 0),
+          'first_version bigint, last_version bigint, first_position bigint, last_position bigint, event_ids uuid[], duplicate boolean',
+              'the type append_result');
+SELECT columns_are('event_store', 'event_tables',
+    '{event_table,owner,events_estimate,last_position,heap_bytes,index_bytes,guarded,problem}'::name[]);
 SELECT columns_are('event_store', 'mark_holders', '{event_table,position,pid,prepared_transaction,since,user,application_name,state}'::name[]);
 SELECT columns_are('event_store', 'snapshots', '{event_table,stream,aggregate,schema_version,version,state,saved_at}'::name[]);
 SELECT is_empty($$ SELECT c.oid::regclass FROM pg_class c WHERE relnamespace = 'event_store'::regnamespace AND relkind = 'v'
-                     AND NOT EXISTS (SELECT 1 FROM aclexplode(relacl) a WHERE a.grantee = 0 AND a.privilege_type = 'SELECT') $$, 'everybody may read the views');
+                     AND NOT EXISTS (SELECT 1 FROM aclexplode(relacl) a WHERE a.grantee = 0 AND a.privilege_type = 'SELECT') $$,
+                         'everybody may read the views');
 SELECT is_empty($$ SELECT c.oid::regclass FROM pg_class c, aclexplode(relacl) a WHERE relnamespace = 'event_store'::regnamespace AND relkind IN ('r', 'S') AND a.grantee = 0 $$, 'nobody else may read or write the tables');
 
 -- Dump and upgrade.
 SELECT set_eq($$ SELECT unnest(extconfig)::regclass::text FROM pg_extension WHERE extname = 'event_store' $$,
-              $$ SELECT c.oid::regclass::text FROM pg_class c WHERE relnamespace = 'event_store'::regnamespace AND relkind IN ('r', 'S') $$, 'all tables and sequences of the extension are dumped with their rows');
+              $$ SELECT c.oid::regclass::text FROM pg_class c WHERE relnamespace = 'event_store'::regnamespace AND relkind IN ('r', 'S') $$,
+                  'all tables and sequences of the extension are dumped with their rows');
 SELECT is_empty($$ SELECT attrelid::regclass, attname FROM pg_attribute a JOIN pg_class c ON c.oid = attrelid WHERE relnamespace = 'event_store'::regnamespace AND relkind IN ('r', 'c', 'm') AND attnum > 0
                      AND atttypid IN ('regproc'::regtype, 'regprocedure'::regtype, 'regoper'::regtype, 'regoperator'::regtype, 'regconfig'::regtype, 'regdictionary'::regtype, 'regnamespace'::regtype, 'regcollation'::regtype,
                                       '_regproc'::regtype, '_regprocedure'::regtype) $$, 'no column has a type that pg_upgrade refuses');
-SELECT is((SELECT format('%s %s %s %s', superuser, trusted, relocatable, schema) FROM pg_available_extension_versions WHERE name = 'event_store' AND installed), 't t f event_store', 'the extension is trusted, and has its own schema');
+SELECT is((SELECT format('%s %s %s %s', superuser, trusted, relocatable, schema) FROM pg_available_extension_versions WHERE name = 'event_store'
+    AND installed), 't t f event_store', 'the extension is trusted, and has its own schema');
 
 -- Event triggers.
 SELECT set_eq($$ SELECT format('%s on %s by %s, %s', evtname, evtevent, evtfoid::regproc, evtenabled) FROM pg_event_trigger WHERE evtname ~ '^event_store' $$,
-              ARRAY['event_store_check_ddl on ddl_command_end by event_store._check_ddl, A', 'event_store_check_rewrite on table_rewrite by event_store._check_rewrite, A',
+              ARRAY['event_store_check_ddl on ddl_command_end by event_store._check_ddl, A',
+                  'event_store_check_rewrite on table_rewrite by event_store._check_rewrite, A',
                     'event_store_check_drop on sql_drop by event_store._check_drop, A'], 'its event triggers are ENABLE ALWAYS');
 
 -- Settings.
 SELECT set_eq($$ SELECT format('%s %s %s %s', name, vartype, boot_val, context) FROM pg_settings WHERE name LIKE 'event_store.%' $$,
-              ARRAY['event_store.notify enum auto superuser', 'event_store.sync_commit bool on superuser'], 'its settings, and who may set them');
+              ARRAY['event_store.notify enum auto superuser', 'event_store.sync_commit bool on superuser'],
+                  'its settings, and who may set them');
 SELECT is_empty($$ SELECT name FROM pg_settings WHERE name LIKE 'event_store.%' AND (coalesce(short_desc, '') = '' OR coalesce(extra_desc, '') = '') $$, 'every setting is described');
 
 -- The catalog of a database in which event tables are used stays consistent with what the functions return.
 SELECT event_store.create_event_table('orders') \g /dev/null
 SELECT event_store.append('orders', 'a-1', 'T', '{}') \g /dev/null
-SELECT is((SELECT string_agg(attname || ' ' || format_type(atttypid, atttypmod), ', ' ORDER BY attnum) FROM pg_attribute WHERE attrelid = 'orders'::regclass AND attnum > 0),
-          (SELECT string_agg(attname || ' ' || format_type(atttypid, atttypmod), ', ' ORDER BY attnum) FROM pg_attribute WHERE attrelid = 'event_store.event'::regclass AND attnum > 0),
+SELECT is((SELECT string_agg(attname || ' ' || format_type(atttypid, atttypmod), ', ' ORDER BY attnum) FROM pg_attribute
+    WHERE attrelid = 'orders'::regclass AND attnum > 0),
+          (SELECT string_agg(attname || ' ' || format_type(atttypid, atttypmod), ', ' ORDER BY attnum) FROM pg_attribute
+              WHERE attrelid = 'event_store.event'::regclass AND attnum > 0),
           'an event table begins as the type event');
 SELECT is((SELECT array_agg(e.stream) FROM event_store.read_all('orders') e), '{a-1}', 'SELECT e.column of a reader');
-SELECT is((SELECT count(*) FROM event_store.read_all('orders') e WHERE e = (SELECT x FROM event_store.read_stream('orders', 'a-1') x)), 1::bigint, 'the readers return one and the same type');
+SELECT is((SELECT count(*) FROM event_store.read_all('orders') e WHERE e = (SELECT x FROM event_store.read_stream('orders', 'a-1') x)),
+    1::bigint, 'the readers return one and the same type');
 
 SELECT * FROM finish();

@@ -61,7 +61,8 @@ SELECT set_eq(
 
 SELECT is(pg_temp.error_of(format(command, quote_literal(kind) || '::regclass')),
           format(E'SE004\n"%s" is not an event table\n%s\nEvent tables are made by event_store.create_event_table(name).\n%s.%s',
-                 kind, detail, CASE kind WHEN 'temporary' THEN (SELECT nspname FROM pg_namespace WHERE oid = pg_my_temp_schema()) ELSE 'public' END, kind),
+                 kind, detail, CASE kind WHEN 'temporary' THEN (SELECT nspname FROM pg_namespace WHERE oid = pg_my_temp_schema())
+                     ELSE 'public' END, kind),
           format('%s refuses what is %s', name, replace(detail, 'It is ', '')))
   FROM calls,
        (VALUES ('plain',     'It is an ordinary table.'),
@@ -77,14 +78,19 @@ SELECT is(pg_temp.error_of(format(command, quote_literal(kind) || '::regclass'))
                ('pg_catalog.pg_class', 'It is an ordinary table.'),
                ('audit',     'It is append-only, but has no versions and positions.')) AS k(kind, detail)
  WHERE kind NOT IN ('pg_catalog.pg_class', 'audit');
-SELECT throws_ok(format(command, '''pg_catalog.pg_class''::regclass'), 'SE004', '"pg_class" is not an event table', name || ' refuses a system catalog')
+SELECT throws_ok(format(command, '''pg_catalog.pg_class''::regclass'), 'SE004', '"pg_class" is not an event table',
+    name || ' refuses a system catalog')
   FROM calls WHERE name <> 'guard';
-SELECT throws_ok($$ SELECT event_store.guard('pg_catalog.pg_class') $$, '42809', '"pg_class" is a system catalog', 'guard refuses a system catalog');
-SELECT throws_ok(format(command, '''audit''::regclass'), 'SE004', '"audit" is not an event table', name || ' refuses a table that is only append-only')
+SELECT throws_ok($$ SELECT event_store.guard('pg_catalog.pg_class') $$, '42809', '"pg_class" is a system catalog',
+    'guard refuses a system catalog');
+SELECT throws_ok(format(command, '''audit''::regclass'), 'SE004', '"audit" is not an event table',
+    name || ' refuses a table that is only append-only')
   FROM calls WHERE name NOT IN ('check_guards', 'guard');
-SELECT throws_ok(format(command, '4294967290::regclass'), '42P01', 'relation with OID 4294967290 does not exist', name || ' refuses an OID that is no table''s')
+SELECT throws_ok(format(command, '4294967290::regclass'), '42P01', 'relation with OID 4294967290 does not exist',
+    name || ' refuses an OID that is no table''s')
   FROM calls;
-SELECT throws_ok(format(command, '''nowhere''::regclass'), '42P01', 'relation "nowhere" does not exist', name || ' refuses a name that is no table''s')
+SELECT throws_ok(format(command, '''nowhere''::regclass'), '42P01', 'relation "nowhere" does not exist',
+    name || ' refuses a name that is no table''s')
   FROM calls;
 SELECT throws_ok(format(command, 'NULL::regclass'), '22004',
                  CASE name WHEN 'check_guards' THEN 'target' ELSE 'event_table' END || ' must not be null', name || ' refuses NULL')

@@ -13,18 +13,23 @@ END $$;
 
 -- What is made.
 SELECT is(event_store.create_event_table('orders')::text, 'orders', 'create_event_table() returns the table');
-SELECT columns_are('public', 'orders', '{position,stream,version,event_id,type,schema_version,data,metadata,correlation_id,causation_id,occurred_at,recorded_at}'::name[]);
+SELECT columns_are('public', 'orders',
+    '{position,stream,version,event_id,type,schema_version,data,metadata,correlation_id,causation_id,occurred_at,recorded_at}'::name[]);
 SELECT is((SELECT format('%s %s%s%s', format_type(atttypid, atttypmod), CASE WHEN attnotnull THEN 'NOT NULL' ELSE 'NULL' END,
                          (SELECT ' COLLATE ' || collname FROM pg_collation c WHERE c.oid = attcollation AND collname <> 'default'),
                          (SELECT ' DEFAULT ' || pg_get_expr(adbin, adrelid) FROM pg_attrdef d WHERE d.adrelid = attrelid AND d.adnum = attnum))
              FROM pg_attribute WHERE attrelid = 'orders'::regclass AND attname = name), definition, format('column %s is %s', name, definition))
-  FROM (VALUES ('position', 'bigint NOT NULL'), ('stream', 'text NOT NULL COLLATE C'), ('version', 'bigint NOT NULL'), ('event_id', 'uuid NOT NULL'), ('type', 'text NOT NULL COLLATE C'),
-               ('schema_version', 'integer NOT NULL DEFAULT 1'), ('data', 'jsonb NOT NULL'), ('metadata', 'jsonb NULL'), ('correlation_id', 'text NULL'), ('causation_id', 'text NULL'),
+  FROM (VALUES ('position', 'bigint NOT NULL'), ('stream', 'text NOT NULL COLLATE C'), ('version', 'bigint NOT NULL'), ('event_id',
+      'uuid NOT NULL'), ('type', 'text NOT NULL COLLATE C'),
+               ('schema_version', 'integer NOT NULL DEFAULT 1'), ('data', 'jsonb NOT NULL'), ('metadata', 'jsonb NULL'), ('correlation_id',
+                   'text NULL'), ('causation_id', 'text NULL'),
                ('occurred_at', 'timestamp with time zone NULL'), ('recorded_at', 'timestamp with time zone NOT NULL')) AS c(name, definition);
 SELECT set_eq($$ SELECT regexp_replace(pg_get_indexdef(indexrelid), '^CREATE (UNIQUE )?INDEX \w+ ON public.orders USING ', '\1') || CASE WHEN indisprimary THEN ' PRIMARY' ELSE '' END
                    FROM pg_index WHERE indrelid = 'orders'::regclass $$,
-              ARRAY['UNIQUE btree ("position") PRIMARY', 'UNIQUE btree (stream, version)', 'UNIQUE btree (event_id)', 'btree (event_store.category(stream), "position")',
-                    'btree (correlation_id, "position") WHERE (correlation_id IS NOT NULL)', 'btree (causation_id, "position") WHERE (causation_id IS NOT NULL)',
+              ARRAY['UNIQUE btree ("position") PRIMARY', 'UNIQUE btree (stream, version)', 'UNIQUE btree (event_id)',
+                  'btree (event_store.category(stream), "position")',
+                    'btree (correlation_id, "position") WHERE (correlation_id IS NOT NULL)',
+                        'btree (causation_id, "position") WHERE (causation_id IS NOT NULL)',
                     'brin (recorded_at) WITH (autosummarize=''on'', pages_per_range=''32'')'], 'its indexes');
 SELECT is(pg_temp.rows_of($$ SELECT tgname, tgenabled, tgfoid::regproc FROM pg_trigger WHERE tgrelid = 'orders'::regclass AND NOT tgisinternal ORDER BY tgname $$),
           '(event_store_append_only,A,event_store._guard_change) (event_store_append_only_row,A,event_store._guard_change) (zzz_event_store_append,O,event_store._guard_insert)',
@@ -32,19 +37,22 @@ SELECT is(pg_temp.rows_of($$ SELECT tgname, tgenabled, tgfoid::regproc FROM pg_t
 SELECT is(pg_temp.rows_of($$ SELECT seqtypid::regtype, seqstart, seqincrement, seqmin, seqmax, seqcache, seqcycle FROM pg_sequence WHERE seqrelid = 'orders_position_seq'::regclass $$),
           format('(bigint,1,1,1,%s,1,f)', 2 ^ 47 - 1), 'its sequence');
 SELECT is(pg_get_serial_sequence('orders', 'position'), 'public.orders_position_seq', 'which the column owns');
-SELECT is_empty($$ SELECT 1 FROM pg_depend WHERE objid IN ('orders'::regclass, 'orders_position_seq'::regclass) AND deptype = 'e' $$, 'neither is a member of the extension');
+SELECT is_empty($$ SELECT 1 FROM pg_depend WHERE objid IN ('orders'::regclass, 'orders_position_seq'::regclass) AND deptype = 'e' $$,
+    'neither is a member of the extension');
 SELECT is(event_store.check_guards('orders'), NULL, 'check_guards() finds nothing wrong with it');
 
 -- Names.
 CREATE SCHEMA shop;
 CREATE SCHEMA "My Shop";
 SELECT is(event_store.create_event_table(name)::text, expected, 'a table named ' || name)
-  FROM (VALUES ('shop.orders', 'shop.orders'), ('"Quoted Name"', '"Quoted Name"'), ('"My Shop"."a ""b"" ''c''"', '"My Shop"."a ""b"" ''c''"'), ('UPPER', 'upper'),
+  FROM (VALUES ('shop.orders', 'shop.orders'), ('"Quoted Name"', '"Quoted Name"'), ('"My Shop"."a ""b"" ''c''"', '"My Shop"."a ""b"" ''c''"'),
+      ('UPPER', 'upper'),
                ('shop."select"', 'shop."select"'), ('ünï', '"ünï"'), ('"with.dot"', '"with.dot"'), (' spaced ', 'spaced')) AS c(name, expected);
 SELECT lives_ok(format($$ SELECT event_store.append(%L, 'a-1', 'T', '{}', 0), event_store.read_all(%1$L) $$, t), 'and appends to ' || t)
   FROM unnest('{shop.orders,"\"Quoted Name\"","\"My Shop\".\"a \"\"b\"\" ''c''\"",upper,"shop.\"select\"",ünï,"\"with.dot\"",spaced}'::text[]) AS t;
 SELECT is(event_store.create_event_table(repeat('x', 63))::text, repeat('x', 63), 'a name of 63 bytes');
-SELECT is((SELECT array_agg(last_version) FROM event_store.append(repeat('x', 63)::regclass, 'a-1', 'T', '{}')), '{1}', 'whose sequence gets a shortened one');
+SELECT is((SELECT array_agg(last_version) FROM event_store.append(repeat('x', 63)::regclass, 'a-1', 'T', '{}')), '{1}',
+    'whose sequence gets a shortened one');
 SET search_path = shop, public;
 SELECT event_store.create_event_table('here') \g /dev/null
 SELECT has_table('shop', 'here', 'a name without a schema is made where CREATE TABLE would make it');
@@ -68,7 +76,8 @@ SELECT is(event_store.create_event_table('orders', true)::text, 'orders', 'if_no
 SELECT is(event_store.create_event_table('later', if_not_exists => true)::text, 'later', 'or makes it');
 SELECT is(event_store.create_event_table('x2', NULL)::text, 'x2', 'if_not_exists NULL is false');
 SET search_path = pg_temp, public;
-SELECT throws_ok($$ SELECT event_store.create_event_table('tmp') $$, '42P16', 'an event table cannot be temporary', 'a temporary table by search_path');
+SELECT throws_ok($$ SELECT event_store.create_event_table('tmp') $$, '42P16', 'an event table cannot be temporary',
+    'a temporary table by search_path');
 RESET search_path;
 
 -- Objects of the caller's in the way of what the functions use are not looked at.
@@ -87,17 +96,23 @@ END $$;
 SELECT is(pg_temp.with_evil($$ SELECT 'a'::text = 'a'::text $$), 'evil', 'with a search_path in front of which stands an operator that fails …');
 SELECT is(pg_temp.with_evil(command), 'no harm', '… ' || command)
   FROM (VALUES ($$ SELECT event_store.create_event_table('public.safe') $$), ($$ SELECT event_store.append('public.safe', 'a-1', 'T', '{}') $$),
-               ($$ INSERT INTO public.safe (stream, type, data) VALUES ('a-1', 'T', '{}') $$), ($$ SELECT event_store.streams('public.safe', 'a') $$),
-               ($$ SELECT event_store.position_at('public.safe', now()) $$), ($$ SELECT event_store.guard('public.safe') $$), ($$ SELECT event_store.read_stream('public.safe', 'a-1') $$),
-               ($$ SELECT event_store.read_batch('public.safe', categories => '{a}') $$), ($$ SELECT event_store.save_snapshot('public.safe', 'a-1', 1, '{}') $$),
-               ($$ SELECT event_store.load_snapshot('public.safe', 'a-1') $$), ('SELECT * FROM event_store.event_tables'), ('SELECT * FROM event_store.mark_holders')) AS c(command);
-SELECT is((SELECT atttypid FROM pg_attribute WHERE attrelid = 'safe'::regclass AND attname = 'position'), 'pg_catalog.int8'::regtype::oid, 'and no type of that schema gets into the table');
+               ($$ INSERT INTO public.safe (stream, type, data) VALUES ('a-1', 'T', '{}') $$),
+                   ($$ SELECT event_store.streams('public.safe', 'a') $$),
+               ($$ SELECT event_store.position_at('public.safe', now()) $$), ($$ SELECT event_store.guard('public.safe') $$),
+                   ($$ SELECT event_store.read_stream('public.safe', 'a-1') $$),
+               ($$ SELECT event_store.read_batch('public.safe', categories => '{a}') $$),
+                   ($$ SELECT event_store.save_snapshot('public.safe', 'a-1', 1, '{}') $$),
+               ($$ SELECT event_store.load_snapshot('public.safe', 'a-1') $$), ('SELECT * FROM event_store.event_tables'),
+                   ('SELECT * FROM event_store.mark_holders')) AS c(command);
+SELECT is((SELECT atttypid FROM pg_attribute WHERE attrelid = 'safe'::regclass AND attname = 'position'), 'pg_catalog.int8'::regtype::oid,
+    'and no type of that schema gets into the table');
 
 -- The view.
 ANALYZE orders;
 SELECT event_store.append_batch('orders', 'a-1', '{T,T,T}', '{1,2,3}') \g /dev/null
 SELECT is(pg_temp.rows_of($$ SELECT owner = current_user, events_estimate, last_position, heap_bytes = pg_table_size('orders'), index_bytes = pg_indexes_size('orders'), guarded, problem
-                               FROM event_store.event_tables WHERE event_table = 'orders'::regclass $$), '(t,0,3,t,t,t,)', 'event_tables, of an event table');
+                               FROM event_store.event_tables WHERE event_table = 'orders'::regclass $$), '(t,0,3,t,t,t,)',
+                                   'event_tables, of an event table');
 SELECT is((SELECT events_estimate FROM event_store.event_tables WHERE event_table = 'later'::regclass), NULL, 'never analyzed: no estimate');
 ANALYZE orders;
 SELECT is((SELECT events_estimate FROM event_store.event_tables WHERE event_table = 'orders'::regclass), 3::bigint, 'analyzed: the estimate');
@@ -108,14 +123,17 @@ SELECT set_eq('SELECT event_table::oid FROM event_store.event_tables',
 SELECT event_store.save_snapshot('shop.orders', 'a-1', 1, '{}') \g /dev/null
 SELECT event_store.save_snapshot('upper', 'a-1', 1, '{}') \g /dev/null
 CREATE VIEW depends AS SELECT * FROM shop.orders;
-SELECT throws_ok($$ SELECT event_store.drop_event_table('shop.orders') $$, '2BP01', NULL, 'drop_event_table() does not drop what depends on the table');
+SELECT throws_ok($$ SELECT event_store.drop_event_table('shop.orders') $$, '2BP01', NULL,
+    'drop_event_table() does not drop what depends on the table');
 SELECT lives_ok($$ SELECT event_store.drop_event_table('shop.orders', cascade => true) $$, 'but with cascade');
 SELECT hasnt_table('shop', 'orders', 'the table is gone');
 SELECT hasnt_view('public', 'depends', 'and the view');
 SELECT hasnt_sequence('shop', 'orders_position_seq', 'and the sequence');
 DROP TABLE upper;
-SELECT set_eq('SELECT event_table::text FROM event_store.snapshots', '{safe}'::text[], 'and its snapshots; those of a table dropped by DROP TABLE too, others not');
-SELECT throws_ok($$ SELECT event_store.drop_event_table('taken') $$, 'SE004', '"taken" is not an event table', 'drop_event_table() drops no other table');
+SELECT set_eq('SELECT event_table::text FROM event_store.snapshots', '{safe}'::text[],
+    'and its snapshots; those of a table dropped by DROP TABLE too, others not');
+SELECT throws_ok($$ SELECT event_store.drop_event_table('taken') $$, 'SE004', '"taken" is not an event table',
+    'drop_event_table() drops no other table');
 SELECT has_table('taken');
 SELECT lives_ok($$ DROP SCHEMA shop CASCADE $$, 'a schema with event tables can be dropped');
 SELECT is(event_store.create_event_table('upper')::text, 'upper', 'a name can be used again');
@@ -142,7 +160,8 @@ ROLLBACK;
 SELECT is((event_store.append('orders', 'a-1', 'T', '{}', 3)).last_version, 4::bigint, 'a drop that is rolled back leaves the table as it was');
 
 -- The extension stays as long as there are event tables.
-SELECT throws_ok('DROP EXTENSION event_store', '2BP01', 'cannot drop extension event_store because other objects depend on it', 'DROP EXTENSION is refused while an event table exists');
+SELECT throws_ok('DROP EXTENSION event_store', '2BP01', 'cannot drop extension event_store because other objects depend on it',
+    'DROP EXTENSION is refused while an event table exists');
 SELECT has_table('orders');
 SELECT throws_ok('DROP SCHEMA event_store', '2BP01', NULL, 'nor can its schema be dropped');
 

@@ -19,7 +19,8 @@ END $$;
 SELECT event_store.create_event_table('orders') \g /dev/null
 SELECT is(pg_temp.batch($$ 'orders' $$), '1: 0 - []', 'an empty table: one row, checkpoint 0 and no event');
 SELECT is(pg_temp.batch($$ 'orders', 7 $$), '1: 7 - []', 'an empty table, after 7: the checkpoint is not below after');
-SELECT is(pg_temp.batch($$ 'orders', 7, after_event_id => pg_temp.id(7) $$), 'SE009: the checkpoint at position 7 is not of this event table''s history',
+SELECT is(pg_temp.batch($$ 'orders', 7, after_event_id => pg_temp.id(7) $$),
+    'SE009: the checkpoint at position 7 is not of this event table''s history',
           'an empty table, with an event: the checkpoint has diverged');
 
 -- Positions 1 to 10 but 4 and 10, whose appends were rolled back.
@@ -71,26 +72,35 @@ SELECT is(pg_temp.batch(arguments), expected, description)
     ($$ 'orders', 4, 2, after_event_id => pg_temp.id(3) $$, '1: 6 006 [5, 6]', 'after_event_id: the newest event before a gap'),
     ($$ 'orders', 10, after_event_id => pg_temp.id(9) $$, '1: 10 009 []', 'after_event_id: kept where the checkpoint does not move'),
     ($$ 'orders', 9, after_event_id => pg_temp.id(9) $$, '1: 9 009 []', 'after_event_id: the last event'),
-    ($$ 'orders', 3, after_event_id => pg_temp.id(2) $$, 'SE009: the checkpoint at position 3 is not of this event table''s history', 'after_event_id: another event'),
-    ($$ 'orders', 10, after_event_id => pg_temp.id(10) $$, 'SE009: the checkpoint at position 10 is not of this event table''s history', 'after_event_id: an event that was rolled back'),
+    ($$ 'orders', 3, after_event_id => pg_temp.id(2) $$, 'SE009: the checkpoint at position 3 is not of this event table''s history',
+        'after_event_id: another event'),
+    ($$ 'orders', 10, after_event_id => pg_temp.id(10) $$, 'SE009: the checkpoint at position 10 is not of this event table''s history',
+        'after_event_id: an event that was rolled back'),
     ($$ 'orders', types => '{NULL}' $$, '22004: types[1] must not be null', 'a type that is NULL is refused')
   ) AS c(arguments, expected, description);
 
 -- The event in the batch is the event.
-SELECT is((SELECT events -> 0 FROM event_store.read_batch('orders', 6, 1)), to_jsonb(o), 'an event in a batch has all columns of the table, as to_jsonb() writes them')
+SELECT is((SELECT events -> 0 FROM event_store.read_batch('orders', 6, 1)), to_jsonb(o),
+    'an event in a batch has all columns of the table, as to_jsonb() writes them')
   FROM orders o WHERE position = 7;
 SELECT is((SELECT array_agg(k ORDER BY k) FROM event_store.read_batch('orders', 6, 1), jsonb_object_keys(events -> 0) AS k),
-          '{causation_id,correlation_id,data,event_id,metadata,occurred_at,position,recorded_at,schema_version,stream,type,version}'::text[], 'no more and no fewer');
-SELECT event_store.append('orders', 'full-1', 'T', '{"a": {"b": [1, "x", null]}}', metadata => '"text"', causation_id => 'c2', occurred_at => '2001-02-03 04:05:06.789+00', schema_version => 3) \g /dev/null
-SELECT event_store.append_batch('orders', 'full-1', '{T,T,T,T}', '{"null",true,"[]","\"s\""}', occurred_at => '{infinity,-infinity,NULL,0044-03-15 BC}') \g /dev/null
-SELECT is((SELECT events FROM event_store.read_batch('orders', 9)), (SELECT jsonb_agg(to_jsonb(o) ORDER BY position) FROM orders o WHERE stream = 'full-1'),
+          '{causation_id,correlation_id,data,event_id,metadata,occurred_at,position,recorded_at,schema_version,stream,type,version}'::text[],
+              'no more and no fewer');
+SELECT event_store.append('orders', 'full-1', 'T', '{"a": {"b": [1, "x", null]}}', metadata => '"text"', causation_id => 'c2',
+    occurred_at => '2001-02-03 04:05:06.789+00', schema_version => 3) \g /dev/null
+SELECT event_store.append_batch('orders', 'full-1', '{T,T,T,T}', '{"null",true,"[]","\"s\""}',
+    occurred_at => '{infinity,-infinity,NULL,0044-03-15 BC}') \g /dev/null
+SELECT is((SELECT events FROM event_store.read_batch('orders', 9)), (SELECT jsonb_agg(to_jsonb(o) ORDER BY position) FROM orders o
+    WHERE stream = 'full-1'),
           'nested data, scalars, JSON null and times far away are as to_jsonb() writes them');
 SELECT results_eq($$ SELECT e.version, e.data FROM event_store.read_batch('orders', 9) b, jsonb_populate_recordset(NULL::event_store.event, b.events) e WHERE e.data IS NOT NULL $$,
-                  $$ SELECT version, data FROM orders WHERE stream = 'full-1' AND data <> 'null' ORDER BY version $$, 'jsonb_populate_recordset() makes events of a batch again (but for data that is JSON null)');
+                  $$ SELECT version, data FROM orders WHERE stream = 'full-1' AND data <> 'null' ORDER BY version $$,
+                      'jsonb_populate_recordset() makes events of a batch again (but for data that is JSON null)');
 
 -- The consumer's loop, with and without a filter, reaches every event once.
 SELECT event_store.create_event_table('many') \g /dev/null
-INSERT INTO many (stream, type, data) SELECT 'm-' || i % 7, CASE WHEN i % 100 = 0 THEN 'Rare' ELSE 'T' END, to_jsonb(i) FROM generate_series(1, 1005) AS i;
+INSERT INTO many (stream, type, data) SELECT 'm-' || i % 7, CASE WHEN i % 100 = 0 THEN 'Rare' ELSE 'T' END, to_jsonb(i) FROM generate_series(1,
+    1005) AS i;
 CREATE FUNCTION pg_temp.loop(size bigint, only_types text[]) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
     b      record;
@@ -119,7 +129,8 @@ BEGIN;
 SELECT event_store.append('many', 'm-1', 'T', '{}') \g /dev/null
 PREPARE TRANSACTION 'es_feed_batches';
 SELECT event_store.append('many', 'm-2', 'T', '{}', event_id => pg_temp.id(777)) \g /dev/null
-SELECT is(pg_temp.batch($$ 'many', 1004 $$), format('1: 1005 %s [1005]', (SELECT right(event_id::text, 3) FROM many WHERE position = 1005)), 'an append in flight holds the checkpoint');
+SELECT is(pg_temp.batch($$ 'many', 1004 $$), format('1: 1005 %s [1005]', (SELECT right(event_id::text, 3) FROM many WHERE position = 1005)),
+    'an append in flight holds the checkpoint');
 SELECT is(pg_temp.batch($$ 'many', 1007 $$), '1: 1007 777 []', 'a checkpoint above a mark that is lower now stays, with its event');
 SELECT is(pg_temp.batch($$ 'many', 1007, after_event_id => pg_temp.id(777) $$), '1: 1007 777 []', 'also with after_event_id');
 ROLLBACK PREPARED 'es_feed_batches';
@@ -128,7 +139,9 @@ SELECT is(pg_temp.batch($$ 'many', 1005 $$), '1: 1007 777 [1007]', 'after the ro
 -- Large events: a batch ends at some size; the loop still gets all.
 SELECT event_store.create_event_table('large') \g /dev/null
 SELECT event_store.append('large', 'l-' || i, 'T', to_jsonb(repeat('x', 4000000))) FROM generate_series(1, 6) AS i \g /dev/null
-SELECT is((SELECT format('%s %s', checkpoint, jsonb_array_length(events)) FROM event_store.read_batch('large')), '5 5', 'a batch ends where it has 16 MB of data');
-SELECT is((SELECT format('%s %s', checkpoint, jsonb_array_length(events)) FROM event_store.read_batch('large', 5)), '6 1', 'and the next one goes on');
+SELECT is((SELECT format('%s %s', checkpoint, jsonb_array_length(events)) FROM event_store.read_batch('large')), '5 5',
+    'a batch ends where it has 16 MB of data');
+SELECT is((SELECT format('%s %s', checkpoint, jsonb_array_length(events)) FROM event_store.read_batch('large', 5)), '6 1',
+    'and the next one goes on');
 
 SELECT * FROM finish();

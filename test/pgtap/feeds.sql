@@ -87,7 +87,8 @@ INSERT INTO reads VALUES
     ($$ read_all('orders', correlation_id => 'x') $$, '2 4 8 9', 'a correlation'),
     ($$ read_all('orders', correlation_id => 'none') $$, 'nothing', 'a correlation that is not there'),
     ($$ read_all('orders', 2, correlation_id => 'x', direction => 'backward', before => 9) $$, '8 4', 'a correlation, with bounds, backward'),
-    ($$ read_all('orders', types => '{Red,Green}', categories => '{a}', correlation_id => 'x') $$, '4 8', 'types and category and correlation: all must match'),
+    ($$ read_all('orders', types => '{Red,Green}', categories => '{a}', correlation_id => 'x') $$, '4 8',
+        'types and category and correlation: all must match'),
     ($$ read_all('orders', types => '{Red}', streams => '{a-1}', categories => '{a}') $$, '1 8', 'type and stream and category'),
     ($$ read_all('orders', streams => '{a-1}', categories => '{b}') $$, 'nothing', 'a stream that is not of the category'),
     ($$ read_category('orders', 'a') $$, '1 3 4 8 10 12', 'read_category'),
@@ -102,32 +103,47 @@ INSERT INTO reads VALUES
     ($$ read_category('orders', 'none') $$, 'nothing', 'read_category: a category that is not there'),
     ($$ read_category('orders', '') $$, 'nothing', 'read_category: the empty category'),
     ($$ read_category('orders', NULL) $$, '22004: category must not be null', 'read_category: NULL is refused'),
-    ($$ read_category('orders', 'a', max_count => -1) $$, '22023: max_count must not be negative, but is -1', 'read_category: a negative max_count is refused'),
+    ($$ read_category('orders', 'a', max_count => -1) $$, '22023: max_count must not be negative, but is -1',
+        'read_category: a negative max_count is refused'),
     -- after_event_id
     ($$ read_all('orders', 4, 2, after_event_id => '00000000-0000-0000-0000-000000000004') $$, '6 7', 'after_event_id: the event at after'),
-    ($$ read_all('orders', 5, 2, after_event_id => '00000000-0000-0000-0000-000000000004') $$, '6 7', 'after_event_id: the newest event before a gap'),
+    ($$ read_all('orders', 5, 2, after_event_id => '00000000-0000-0000-0000-000000000004') $$, '6 7',
+        'after_event_id: the newest event before a gap'),
     ($$ read_all('orders', 12, after_event_id => '00000000-0000-0000-0000-000000000012') $$, 'nothing', 'after_event_id: the last event'),
-    ($$ read_all('orders', 99, after_event_id => '00000000-0000-0000-0000-000000000012') $$, 'nothing', 'after_event_id: the last event, at a position above it'),
-    ($$ read_category('orders', 'a', 9, after_event_id => '00000000-0000-0000-0000-000000000009') $$, '10 12', 'after_event_id: an event of another category'),
-    ($$ read_all('orders', 4, types => '{Blue}', after_event_id => '00000000-0000-0000-0000-000000000004') $$, '7 11 12', 'after_event_id: an event that the filter would not let through'),
-    ($$ read_all('orders', 4, after_event_id => '00000000-0000-0000-0000-000000000003') $$, 'SE009: the checkpoint at position 4 is not of this event table''s history', 'after_event_id: another event than that at after'),
-    ($$ read_all('orders', 12, after_event_id => '00000000-0000-0000-0000-0000000000ff') $$, 'SE009: the checkpoint at position 12 is not of this event table''s history', 'after_event_id: an unknown event'),
-    ($$ read_all('orders', 20, after_event_id => '00000000-0000-0000-0000-000000000020') $$, 'SE009: the checkpoint at position 20 is not of this event table''s history', 'after_event_id: a checkpoint ahead of the log'),
-    ($$ read_all('orders', 0, after_event_id => '00000000-0000-0000-0000-000000000001') $$, 'SE009: the checkpoint at position 0 is not of this event table''s history', 'after_event_id: an event where after is 0'),
-    ($$ read_all('orders', after_event_id => '00000000-0000-0000-0000-000000000001') $$, 'SE009: the checkpoint at position 0 is not of this event table''s history', 'after_event_id: an event without after'),
-    ($$ read_category('orders', 'a', 4, after_event_id => '00000000-0000-0000-0000-000000000003') $$, 'SE009: the checkpoint at position 4 is not of this event table''s history', 'after_event_id: read_category looks too');
+    ($$ read_all('orders', 99, after_event_id => '00000000-0000-0000-0000-000000000012') $$, 'nothing',
+        'after_event_id: the last event, at a position above it'),
+    ($$ read_category('orders', 'a', 9, after_event_id => '00000000-0000-0000-0000-000000000009') $$, '10 12',
+        'after_event_id: an event of another category'),
+    ($$ read_all('orders', 4, types => '{Blue}', after_event_id => '00000000-0000-0000-0000-000000000004') $$, '7 11 12',
+        'after_event_id: an event that the filter would not let through'),
+    ($$ read_all('orders', 4, after_event_id => '00000000-0000-0000-0000-000000000003') $$,
+        'SE009: the checkpoint at position 4 is not of this event table''s history', 'after_event_id: another event than that at after'),
+    ($$ read_all('orders', 12, after_event_id => '00000000-0000-0000-0000-0000000000ff') $$,
+        'SE009: the checkpoint at position 12 is not of this event table''s history', 'after_event_id: an unknown event'),
+    ($$ read_all('orders', 20, after_event_id => '00000000-0000-0000-0000-000000000020') $$,
+        'SE009: the checkpoint at position 20 is not of this event table''s history', 'after_event_id: a checkpoint ahead of the log'),
+    ($$ read_all('orders', 0, after_event_id => '00000000-0000-0000-0000-000000000001') $$,
+        'SE009: the checkpoint at position 0 is not of this event table''s history', 'after_event_id: an event where after is 0'),
+    ($$ read_all('orders', after_event_id => '00000000-0000-0000-0000-000000000001') $$,
+        'SE009: the checkpoint at position 0 is not of this event table''s history', 'after_event_id: an event without after'),
+    ($$ read_category('orders', 'a', 4, after_event_id => '00000000-0000-0000-0000-000000000003') $$,
+        'SE009: the checkpoint at position 4 is not of this event table''s history', 'after_event_id: read_category looks too');
 CREATE FUNCTION pg_temp.positions(query text) RETURNS text LANGUAGE sql AS $$
     SELECT CASE WHEN r ~ '^\w{5}:' THEN r ELSE replace(replace(r, '(', ''), ')', '') END
       FROM pg_temp.rows_of('SELECT position FROM event_store.' || query) AS r $$;
 SELECT is(pg_temp.positions(query), expected, description) FROM reads;
 
 -- The same feeds by other indexes: a category filter and read_category() agree, and so they do without the indexes.
-SELECT is(pg_temp.positions(format('read_category(''orders'', %L, %s)', c, rest)), pg_temp.positions(format('read_all(''orders'', %s, categories => ARRAY[%L])', rest, c)),
+SELECT is(pg_temp.positions(format('read_category(''orders'', %L, %s)', c, rest)),
+    pg_temp.positions(format('read_all(''orders'', %s, categories => ARRAY[%L])', rest, c)),
           format('read_category and read_all agree: %s, %s', c, rest))
-  FROM unnest('{a,b,c}'::text[]) AS c, unnest(ARRAY['3, 2', '1, before => 10', '0, direction => ''backward'', max_count => 4', '2, types => ''{Blue}''', '0, correlation_id => ''x''']) AS rest;
+  FROM unnest('{a,b,c}'::text[]) AS c, unnest(ARRAY['3, 2', '1, before => 10', '0, direction => ''backward'', max_count => 4',
+      '2, types => ''{Blue}''', '0, correlation_id => ''x''']) AS rest;
 DROP INDEX orders_category_position_idx, orders_correlation_id_position_idx;
-SELECT is(pg_temp.positions(query), expected, 'without the indexes: ' || description) FROM reads WHERE query ~ 'read_category|correlation' AND query !~ 'NULL|-1';
-SELECT is(pg_temp.rows_of($$ SELECT * FROM event_store.read_all('orders') $$), pg_temp.rows_of('SELECT * FROM orders ORDER BY position'), 'read_all returns the columns of the table, in their order');
+SELECT is(pg_temp.positions(query), expected, 'without the indexes: ' || description) FROM reads WHERE query ~ 'read_category|correlation'
+    AND query !~ 'NULL|-1';
+SELECT is(pg_temp.rows_of($$ SELECT * FROM event_store.read_all('orders') $$), pg_temp.rows_of('SELECT * FROM orders ORDER BY position'),
+    'read_all returns the columns of the table, in their order');
 
 -- The error of a checkpoint that has diverged.
 CREATE FUNCTION pg_temp.error_of(command text) RETURNS text LANGUAGE plpgsql AS $$
@@ -144,7 +160,8 @@ SELECT alike(pg_temp.error_of($$ SELECT event_store.read_batch('orders', 5, afte
              E'SE009\nThe newest event at or before it is 00000000-0000-0000-0000-000000000004 at position 4; event 00000000-0000-0000-0000-000000000003 was expected.\n_%\npublic.orders',
              'the error of a diverged checkpoint says what is there, what was expected, and of which table');
 SELECT alike(pg_temp.error_of($$ SELECT event_store.read_all('orders', 0, after_event_id => '00000000-0000-0000-0000-000000000003') $$),
-             E'SE009\nThere is no event at or before it; event 00000000-0000-0000-0000-000000000003 was expected.\n_%\npublic.orders', 'also where there is nothing');
+             E'SE009\nThere is no event at or before it; event 00000000-0000-0000-0000-000000000003 was expected.\n_%\npublic.orders',
+                 'also where there is nothing');
 
 -- The default of max_count.
 SELECT event_store.create_event_table('many') \g /dev/null
@@ -159,12 +176,15 @@ CREATE TEMP TABLE seen (what text, positions text);
 BEGIN;
 SELECT event_store.append('orders', 'own-1', 'T', '{}') \g /dev/null
 INSERT INTO orders (stream, type, data) VALUES ('own-1', 'T', '{}'), ('a-9', 'T', '{}');
-INSERT INTO seen VALUES ('read_all', pg_temp.positions($$ read_all('orders', 9) $$)), ('backward', pg_temp.positions($$ read_all('orders', 9, direction => 'backward') $$)),
-    ('read_category', pg_temp.positions($$ read_category('orders', 'a', 9) $$)), ('read_batch', (SELECT checkpoint || ' ' || jsonb_array_length(events) FROM event_store.read_batch('orders', 9))),
+INSERT INTO seen VALUES ('read_all', pg_temp.positions($$ read_all('orders', 9) $$)), ('backward',
+    pg_temp.positions($$ read_all('orders', 9, direction => 'backward') $$)),
+    ('read_category', pg_temp.positions($$ read_category('orders', 'a', 9) $$)), ('read_batch',
+        (SELECT checkpoint || ' ' || jsonb_array_length(events) FROM event_store.read_batch('orders', 9))),
     ('mark', event_store.high_water_mark('orders')::text), ('stream', event_store.stream_version('orders', 'own-1')::text);
 COMMIT;
 SELECT is(positions, expected, 'own uncommitted events: ' || what)
-  FROM (VALUES ('read_all', '10 11 12'), ('backward', '12 11 10'), ('read_category', '10 12'), ('read_batch', '12 3'), ('mark', '12'), ('stream', '2')) AS c(what, expected) JOIN seen USING (what);
+  FROM (VALUES ('read_all', '10 11 12'), ('backward', '12 11 10'), ('read_category', '10 12'), ('read_batch', '12 3'), ('mark', '12'),
+      ('stream', '2')) AS c(what, expected) JOIN seen USING (what);
 SELECT is(pg_temp.positions($$ read_all('orders', 9) $$), '10 11 12 13 14 15', 'after the commit they are in the feed');
 BEGIN;
 SAVEPOINT s;
@@ -202,12 +222,15 @@ SELECT event_store.append_batch('many', 'm-1', '{T,T}', '{1,2}') \g /dev/null
 INSERT INTO orders (stream, type, data) VALUES ('hold-1', 'T', '{}');
 SELECT is(pg_temp.rows_of($$ SELECT event_table, position, pid = pg_backend_pid(), prepared_transaction, since = now(), "user" = current_user, application_name, state
                                FROM event_store.mark_holders ORDER BY event_table::text $$),
-          '(many,1005,t,,t,t,psql,active) (orders,20,t,,t,t,psql,active)', 'mark_holders has a row for each table and transaction, with the backend');
+          '(many,1005,t,,t,t,psql,active) (orders,20,t,,t,t,psql,active)',
+              'mark_holders has a row for each table and transaction, with the backend');
 COMMIT;
-SELECT is(event_store.high_water_mark(t), p::bigint, 'the mark of ' || t || ' is the last position, when all is committed') FROM (VALUES ('orders'::regclass, 22), ('many', 1007)) AS c(t, p);
+SELECT is(event_store.high_water_mark(t), p::bigint, 'the mark of ' || t || ' is the last position, when all is committed')
+    FROM (VALUES ('orders'::regclass, 22), ('many', 1007)) AS c(t, p);
 SELECT event_store.create_event_table('empty') \g /dev/null
 SELECT is(event_store.high_water_mark('empty'), 0::bigint, 'the mark of an empty table is 0');
-SELECT is(pg_temp.positions($$ read_all('empty') $$) || pg_temp.positions($$ read_category('empty', 'a') $$), 'nothingnothing', 'an empty table has empty feeds');
+SELECT is(pg_temp.positions($$ read_all('empty') $$) || pg_temp.positions($$ read_category('empty', 'a') $$), 'nothingnothing',
+    'an empty table has empty feeds');
 
 -- Feeds take a snapshot of their own.
 SELECT results_eq($$ SELECT (a.r).last_position, (SELECT count(*) FROM event_store.read_all('empty', max_count => (a.r).last_version)) FROM (SELECT event_store.append('empty', 'a-1', 'T', '{}') AS r OFFSET 0) a $$,
@@ -217,8 +240,10 @@ SELECT is(pg_temp.positions($$ read_all('empty') $$), '1', 'feeds need no right 
 COMMIT;
 
 -- position_at.
-SELECT is(event_store.position_at('orders', o.recorded_at), o.position, 'position_at the time of event ' || o.position) FROM orders o WHERE position IN (1, 7, 22);
-SELECT is(event_store.position_at('orders', o.recorded_at - interval '1 microsecond'), o.position - 1, 'position_at just before event ' || o.position) FROM orders o WHERE position IN (1, 7, 22);
+SELECT is(event_store.position_at('orders', o.recorded_at), o.position, 'position_at the time of event ' || o.position) FROM orders o
+    WHERE position IN (1, 7, 22);
+SELECT is(event_store.position_at('orders', o.recorded_at - interval '1 microsecond'), o.position - 1,
+    'position_at just before event ' || o.position) FROM orders o WHERE position IN (1, 7, 22);
 SELECT is(event_store.position_at('orders', at), expected::bigint, 'position_at ' || at)
   FROM (VALUES ('-infinity'::timestamptz, 0), ('1900-01-01', 0), ('infinity', 22), ('294276-01-01', 22)) AS c(at, expected);
 SELECT is(event_store.position_at('orders', clock_timestamp()), 22::bigint, 'position_at now is the last');
@@ -228,9 +253,11 @@ SELECT throws_ok($$ SELECT event_store.position_at('orders', NULL) $$, '22004', 
 -- Far apart: a table whose events were recorded over years.
 SET session_replication_role = replica;
 INSERT INTO none (position, stream, version, event_id, type, data, recorded_at)
-    SELECT i, 's-1', i, gen_random_uuid(), 'T', '{}', '2001-01-01 00:00:00+00'::timestamptz + i * interval '400 days' FROM generate_series(1, 12) AS i;
+    SELECT i, 's-1', i, gen_random_uuid(), 'T', '{}', '2001-01-01 00:00:00+00'::timestamptz + i * interval '400 days' FROM generate_series(1,
+        12) AS i;
 RESET session_replication_role;
 SELECT is(event_store.position_at('none', at), expected::bigint, 'position_at between events years apart: ' || at)
-  FROM (VALUES ('2001-01-01'::timestamptz, 0), ('2002-02-05 00:00:00+00', 1), ('2003-01-01', 1), ('2005-12-31', 4), ('2024-01-01', 12), ('2999-01-01', 12)) AS c(at, expected);
+  FROM (VALUES ('2001-01-01'::timestamptz, 0), ('2002-02-05 00:00:00+00', 1), ('2003-01-01', 1), ('2005-12-31', 4), ('2024-01-01', 12),
+      ('2999-01-01', 12)) AS c(at, expected);
 
 SELECT * FROM finish();

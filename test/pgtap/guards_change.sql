@@ -86,7 +86,8 @@ CREATE TABLE shop.customers (stream text PRIMARY KEY);
 INSERT INTO shop.customers VALUES ('order-1'), ('order-2');
 ALTER TABLE shop.orders ADD COLUMN customer text DEFAULT 'order-1' REFERENCES shop.customers ON UPDATE CASCADE ON DELETE CASCADE;
 SELECT throws_ok($$ DELETE FROM shop.customers WHERE stream = 'order-1' $$, 'SE002', NULL, 'ON DELETE CASCADE does not delete events');
-SELECT throws_ok($$ UPDATE shop.customers SET stream = 'x' WHERE stream = 'order-1' $$, 'SE002', NULL, 'ON UPDATE CASCADE does not change events');
+SELECT throws_ok($$ UPDATE shop.customers SET stream = 'x' WHERE stream = 'order-1' $$, 'SE002', NULL,
+    'ON UPDATE CASCADE does not change events');
 SELECT throws_ok($$ TRUNCATE shop.customers CASCADE $$, 'SE002', NULL, 'TRUNCATE CASCADE of a referenced table does not empty the event table');
 
 SELECT is((SELECT array_agg(data ORDER BY position) FROM shop.orders), '{1,2,3}'::jsonb[], 'all events are as they were');
@@ -96,11 +97,13 @@ SELECT lives_ok($$ SELECT * FROM shop.orders FOR UPDATE $$, 'locking rows is no 
 -- make_append_only()
 SELECT lives_ok($$ INSERT INTO shop.audit VALUES (3, '3', 's') $$, 'an append-only table takes rows');
 SELECT lives_ok($$ INSERT INTO shop.audit VALUES (3, '4', 's') ON CONFLICT DO NOTHING $$, 'also with ON CONFLICT DO NOTHING');
-SELECT throws_ok($$ INSERT INTO shop.audit VALUES (3, '4', 's') ON CONFLICT (id) DO UPDATE SET data = '5' $$, 'SE002', NULL, 'but not with ON CONFLICT DO UPDATE');
+SELECT throws_ok($$ INSERT INTO shop.audit VALUES (3, '4', 's') ON CONFLICT (id) DO UPDATE SET data = '5' $$, 'SE002', NULL,
+    'but not with ON CONFLICT DO UPDATE');
 SELECT is(event_store.check_guards('shop.audit'), NULL, 'check_guards() finds nothing wrong with it');
 SELECT lives_ok($$ SELECT event_store.make_append_only('shop.audit') $$, 'making it append-only again changes nothing');
 SELECT lives_ok($$ SELECT event_store.make_append_only('shop.orders') $$, 'an event table is append-only already');
-SELECT is_empty($$ SELECT * FROM event_store.event_tables WHERE event_table = 'shop.audit'::regclass $$, 'an append-only table is no event table');
+SELECT is_empty($$ SELECT * FROM event_store.event_tables WHERE event_table = 'shop.audit'::regclass $$,
+    'an append-only table is no event table');
 CREATE TABLE parent (a int);
 CREATE TABLE child () INHERITS (parent);
 CREATE TABLE parted (a int) PARTITION BY LIST (a);

@@ -62,7 +62,8 @@ SELECT is(pg_temp.stored('given-1'), '1:a 2:b', 'a version may be given, where i
 SELECT is(pg_temp.error_of(format($$ INSERT INTO orders (stream, type, data, version) VALUES %s $$, rows)),
           CASE WHEN actual IS NULL THEN format(E'22023\nversion must be at least 1, not %s', expected)
                ELSE format(E'SE001\nstream "%s" is at version %s, not at the expected %s\nStream "%1$s" is at version %2$s, expected %3$s.\n'
-                           'Read the stream again, decide anew, and append with its present version.\npublic.orders', stream, actual, expected) END,
+                           'Read the stream again, decide anew, and append with its present version.\npublic.orders', stream, actual,
+                               expected) END,
           description)
   FROM (VALUES ($$ ('given-1', 'T', '{}', 2) $$, 'given-1', 2, 1, 'the present version again is SE001'),
                ($$ ('given-1', 'T', '{}', 1) $$, 'given-1', 2, 0, 'version 1 of a stream that exists is SE001'),
@@ -85,18 +86,21 @@ SELECT is(pg_temp.stored('given-1'), '1:a 2:b', 'none of these has left a row');
 
 -- ON CONFLICT.
 CREATE TEMP TABLE import (stream text, version bigint, event_id uuid, type text, data jsonb);
-INSERT INTO import SELECT 'imp-' || i % 2, i / 2 + 1, ('00000000-0000-0000-0001-' || lpad(i::text, 12, '0'))::uuid, 'T', to_jsonb(i) FROM generate_series(0, 9) AS i;
+INSERT INTO import SELECT 'imp-' || i % 2, i / 2 + 1, ('00000000-0000-0000-0001-' || lpad(i::text, 12, '0'))::uuid, 'T', to_jsonb(i)
+    FROM generate_series(0, 9) AS i;
 INSERT INTO orders (stream, event_id, type, data) SELECT stream, event_id, type, data FROM import WHERE data::int < 6 ON CONFLICT DO NOTHING;
 SELECT is(pg_temp.stored('imp-0') || ', ' || pg_temp.stored('imp-1'), '1:0 2:2 3:4, 1:1 2:3 3:5', 'ON CONFLICT DO NOTHING imports');
 INSERT INTO orders (stream, event_id, type, data) SELECT stream, event_id, type, data FROM import ON CONFLICT DO NOTHING;
 SELECT is(pg_temp.stored('imp-0') || ', ' || pg_temp.stored('imp-1'), '1:0 2:2 3:4 4:6 5:8, 1:1 2:3 3:5 4:7 5:9',
           'the import again adds what is new, without a hole in the versions');
 INSERT INTO orders (stream, event_id, type, data) SELECT stream, event_id, type, data FROM import ON CONFLICT (event_id) DO NOTHING;
-INSERT INTO orders (stream, version, event_id, type, data) SELECT stream, version, event_id, type, data FROM import ON CONFLICT (event_id) DO NOTHING;
+INSERT INTO orders (stream, version, event_id, type, data) SELECT stream, version, event_id, type, data
+    FROM import ON CONFLICT (event_id) DO NOTHING;
 INSERT INTO orders (stream, version, event_id, type, data) SELECT stream, version, event_id, type, data FROM import ON CONFLICT DO NOTHING;
 SELECT is((SELECT count(*) FROM orders WHERE stream LIKE 'imp-%'), 10::bigint, 'once more, by event_id, and with versions: nothing');
 INSERT INTO import VALUES ('imp-0', 6, '00000000-0000-0000-0001-000000000010', 'T', '10');
-INSERT INTO orders (stream, version, event_id, type, data) SELECT stream, version, event_id, type, data FROM import ON CONFLICT (event_id) DO NOTHING;
+INSERT INTO orders (stream, version, event_id, type, data) SELECT stream, version, event_id, type, data
+    FROM import ON CONFLICT (event_id) DO NOTHING;
 SELECT is(pg_temp.stored('imp-0'), '1:0 2:2 3:4 4:6 5:8 6:10', 'an import with versions goes on where it ended');
 INSERT INTO orders (stream, event_id, type, data) VALUES
     ('imp-2', '00000000-0000-0000-0002-000000000001', 'T', '1'), ('imp-2', '00000000-0000-0000-0002-000000000001', 'T', '2'),
@@ -105,7 +109,8 @@ SELECT is(pg_temp.stored('imp-2'), '1:1 2:3', 'an id twice in one command: the f
 SELECT throws_ok($$ INSERT INTO orders (stream, version, event_id, type, data) VALUES ('imp-0', 3, gen_random_uuid(), 'T', '1') ON CONFLICT DO NOTHING $$,
                  'SE001', NULL, 'ON CONFLICT DO NOTHING does not make a loser of a version race look like a success');
 SELECT throws_ok($$ INSERT INTO orders (stream, type, data) VALUES ('imp-0', 'T', '1') ON CONFLICT $$ || target || $$ DO UPDATE SET data = EXCLUDED.data $$,
-                 'SE002', 'cannot UPDATE "orders": it is append-only', 'ON CONFLICT ' || target || ' DO UPDATE is refused, also where nothing conflicts')
+                 'SE002', 'cannot UPDATE "orders": it is append-only',
+                     'ON CONFLICT ' || target || ' DO UPDATE is refused, also where nothing conflicts')
   FROM (VALUES ('(event_id)'), ('(position)'), ('(stream, version)'), ('ON CONSTRAINT orders_pkey')) AS c(target);
 
 -- COPY.
@@ -124,11 +129,13 @@ SELECT is(pg_temp.stored('copy-1'), '1:a 2:c 3:d 4:7 5:8', 'COPY with a right ve
 \copy orders (stream, type, data) FROM PROGRAM 'printf "copy-3\tT\t1\ncopy-3\tT\t2\n"'
 SELECT is(pg_temp.stored('copy-3'), '1:1 2:2', 'COPY by psql''s \copy');
 SELECT throws_ok(format($$ COPY orders (%s) FROM PROGRAM %L $$, columns, format('printf "%s"', rows)), state, message, 'COPY: ' || description)
-  FROM (VALUES ('stream,type,data,version', 'copy-1\tT\t1\t6\ncopy-1\tT\t1\t6\n', 'SE001', 'stream "copy-1" is at version 6, not at the expected 5', 'a wrong version'),
+  FROM (VALUES ('stream,type,data,version', 'copy-1\tT\t1\t6\ncopy-1\tT\t1\t6\n', 'SE001',
+      'stream "copy-1" is at version 6, not at the expected 5', 'a wrong version'),
                ('stream,type,data,position', 'copy-1\tT\t1\t99999\n', '428C9', 'position must not be given: 99999', 'a position'),
                ('stream,type,data', 'copy-1\tT\t1\n\tT\t1\n', '22023', 'stream must not be empty', 'an empty stream'),
                ('stream,type,data', 'copy-1\tT\t1\n\\N\tT\t1\n', '22004', 'stream must not be null', 'a stream that is NULL'),
-               ('stream,type,data,event_id', 'copy-4\tT\t1\t00000000-0000-0000-0003-000000000001\n', '23505', NULL, 'an id that is taken')) AS c(columns, rows, state, message, description);
+               ('stream,type,data,event_id', 'copy-4\tT\t1\t00000000-0000-0000-0003-000000000001\n', '23505', NULL,
+                   'an id that is taken')) AS c(columns, rows, state, message, description);
 SELECT is(pg_temp.stored('copy-1'), '1:a 2:c 3:d 4:7 5:8', 'a COPY that fails leaves nothing');
 BEGIN;
 COPY orders (stream, type, data) FROM STDIN (FREEZE false);
@@ -142,9 +149,11 @@ COMMIT;
 SELECT is(pg_temp.stored('copy-5'), '1:1 2:2 3:3', 'COPY and append() go on from each other in a transaction');
 
 -- MERGE that inserts.
-MERGE INTO orders USING import i ON orders.event_id = i.event_id WHEN NOT MATCHED THEN INSERT (stream, type, data, event_id) VALUES ('merge-1', i.type, i.data, i.event_id);
+MERGE INTO orders USING import i ON orders.event_id = i.event_id WHEN NOT MATCHED THEN INSERT (stream, type, data, event_id) VALUES ('merge-1',
+    i.type, i.data, i.event_id);
 SELECT is(pg_temp.stored('merge-1'), NULL, 'a MERGE whose rows are all there inserts none');
-MERGE INTO orders USING (VALUES (1), (2), (3)) AS i(n) ON orders.stream = 'merge-1' WHEN NOT MATCHED THEN INSERT (stream, type, data) VALUES ('merge-1', 'T', to_jsonb(n));
+MERGE INTO orders USING (VALUES (1), (2), (3)) AS i(n) ON orders.stream = 'merge-1' WHEN NOT MATCHED THEN INSERT (stream, type,
+    data) VALUES ('merge-1', 'T', to_jsonb(n));
 SELECT is(pg_temp.stored('merge-1'), '1:1 2:2 3:3', 'a MERGE that only inserts is an append');
 
 -- Through a view of another role.
@@ -156,15 +165,18 @@ GRANT SELECT, INSERT ON orders TO es_insert_owner;
 GRANT INSERT, SELECT ON door TO es_insert_user;
 SET ROLE es_insert_user;
 INSERT INTO door (stream, type, data) VALUES ('door-1', 'T', '1'), ('door-1', 'T', '2');
-SELECT throws_ok($$ INSERT INTO orders (stream, type, data) VALUES ('door-1', 'T', '3') $$, '42501', NULL, 'a role without INSERT may not insert into the table');
+SELECT throws_ok($$ INSERT INTO orders (stream, type, data) VALUES ('door-1', 'T', '3') $$, '42501', NULL,
+    'a role without INSERT may not insert into the table');
 SELECT throws_ok($$ INSERT INTO door (stream, type, data) VALUES ('other-1', 'T', '1') $$, '44000', NULL, 'the view''s CHECK OPTION holds');
-SELECT throws_ok($$ INSERT INTO door (stream, type, data, version) VALUES ('door-1', 'T', '3', 9) $$, 'SE001', NULL, 'the guard holds behind a view');
+SELECT throws_ok($$ INSERT INTO door (stream, type, data, version) VALUES ('door-1', 'T', '3', 9) $$, 'SE001', NULL,
+    'the guard holds behind a view');
 SELECT throws_ok($$ UPDATE door SET data = '9' $$, '42501', NULL, 'the view gives no right to UPDATE');
 RESET ROLE;
 GRANT UPDATE ON orders TO es_insert_owner;
 GRANT UPDATE ON door TO es_insert_user;
 SET ROLE es_insert_user;
-SELECT throws_ok($$ UPDATE door SET data = '9' $$, 'SE002', 'cannot UPDATE "orders": it is append-only', 'where it does, the event table refuses it');
+SELECT throws_ok($$ UPDATE door SET data = '9' $$, 'SE002', 'cannot UPDATE "orders": it is append-only',
+    'where it does, the event table refuses it');
 RESET ROLE;
 SELECT is(pg_temp.stored('door-1'), '1:1 2:2', 'rows that come through a view are versioned');
 
@@ -190,19 +202,23 @@ BEGIN
     INSERT INTO orders (stream, type, data) VALUES ('part-1', 'T', '3');
 END $$;
 SELECT is(pg_temp.stored('part-1'), '1:1 2:3', 'a rolled-back INSERT leaves no hole in the versions');
-SELECT is_empty('SELECT stream FROM orders GROUP BY stream HAVING count(*) <> max(version) OR min(version) <> 1', 'no stream has a hole in its versions');
+SELECT is_empty('SELECT stream FROM orders GROUP BY stream HAVING count(*) <> max(version) OR min(version) <> 1',
+    'no stream has a hole in its versions');
 
 -- What a restore or a replication worker brings stays as it is.
 SELECT event_store.create_event_table('restored') \g /dev/null
 SET session_replication_role = replica;
-INSERT INTO restored SELECT position, stream, version, event_id, type, schema_version, data, metadata, correlation_id, causation_id, occurred_at, recorded_at FROM orders;
+INSERT INTO restored SELECT position, stream, version, event_id, type, schema_version, data, metadata, correlation_id, causation_id,
+    occurred_at, recorded_at FROM orders;
 RESET session_replication_role;
 SELECT set_eq('SELECT * FROM restored',
               'SELECT position, stream, version, event_id, type, schema_version, data, metadata, correlation_id, causation_id, occurred_at, recorded_at FROM orders',
               'with session_replication_role = replica rows stay as they are');
-SELECT is(event_store.check_guards('restored'), format('Its sequence stands at 0, below the greatest position, %s.', (SELECT max(position) FROM orders)),
+SELECT is(event_store.check_guards('restored'), format('Its sequence stands at 0, below the greatest position, %s.', (SELECT max(position)
+    FROM orders)),
           'check_guards() then tells of the sequence that was left behind');
-SELECT throws_ok($$ INSERT INTO restored (stream, type, data) VALUES ('one-1', 'T', '1') $$, 'SE005', NULL, 'an INSERT is refused until that is mended');
+SELECT throws_ok($$ INSERT INTO restored (stream, type, data) VALUES ('one-1', 'T', '1') $$, 'SE005', NULL,
+    'an INSERT is refused until that is mended');
 SELECT is((SELECT array_agg(g) FROM event_store.guard('restored') g), ARRAY['set sequence public.restored_position_seq to ' || max(position)],
           'guard() sets the sequence, and says so') FROM orders;
 INSERT INTO restored (stream, type, data) VALUES ('one-1', 'T', '1');

@@ -21,12 +21,17 @@ SELECT is(current_setting('event_store.notify'), 'auto', 'the setting''s default
 SELECT is(current_setting('event_store.sync_commit'), 'on', 'and appends are flushed by default');
 
 -- A session that listens.  dblink_get_notify() returns what has come since the last call.
-SELECT dblink_connect('listener', format('host=%s port=%s dbname=%s user=%s', split_part(current_setting('unix_socket_directories'), ',', 1), current_setting('port'), current_database(), session_user)) \g /dev/null
+SELECT dblink_connect('listener', format('host=%s port=%s dbname=%s user=%s', split_part(current_setting('unix_socket_directories'), ',', 1),
+    current_setting('port'), current_database(), session_user)) \g /dev/null
 SELECT dblink_exec('listener', 'LISTEN ' || event_store.channel('orders') || '; LISTEN ' || event_store.channel('others')) \g /dev/null
 -- The answer to a query comes after the notifications that were there before it.
-CREATE FUNCTION pg_temp.heard() RETURNS text LANGUAGE sql VOLATILE AS $$
-    SELECT coalesce((SELECT string_agg(format('%s %s', CASE notify_name WHEN event_store.channel('orders') THEN 'orders' WHEN event_store.channel('others') THEN 'others' END, extra), ', ' ORDER BY notify_name, extra)
-                       FROM (SELECT 1 FROM dblink('listener', 'SELECT 1') AS x(a int) OFFSET 0) q, dblink_get_notify('listener')), 'nothing') $$;
+CREATE FUNCTION pg_temp.heard() RETURNS text LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM * FROM dblink('listener', 'SELECT 1') AS x(a int);
+    RETURN (SELECT coalesce(string_agg(format('%s %s', t, extra), ', ' ORDER BY t, extra), 'nothing')
+              FROM dblink_get_notify('listener') LEFT JOIN unnest('{orders,others}'::text[]) AS t
+                ON notify_name = event_store.channel(t::regclass));
+END $$;
 
 SELECT event_store.append('orders', 'a-1', 'T', '{}') \g /dev/null
 SELECT is(pg_temp.heard(), 'orders 1', 'an append notifies when it commits; the payload is its position');

@@ -58,7 +58,8 @@ INSERT INTO calls VALUES
     ('streams',         'SELECT', $$ SELECT event_store.streams('shop.orders') $$),
     ('plain INSERT',    'INSERT', $$ INSERT INTO shop.orders (stream, type, data) VALUES ('order-1', 'T', '{}') $$),
     ('plain SELECT',    'SELECT', $$ SELECT * FROM shop.orders $$);
-SELECT set_has('SELECT name FROM calls', $$ SELECT proname::text FROM pg_proc WHERE pronamespace = 'event_store'::regnamespace AND proname !~ '^_' $$,
+SELECT set_has('SELECT name FROM calls',
+    $$ SELECT proname::text FROM pg_proc WHERE pronamespace = 'event_store'::regnamespace AND proname !~ '^_' $$,
                'this file calls every public function');
 
 -- Runs a command, tells how it ended, and undoes it.
@@ -99,9 +100,12 @@ SELECT is((SELECT count(*) || ' ' || max(position) FROM shop.orders), '3 3', 'wh
 -- A role with INSERT alone, through.
 SET ROLE es_privileges_insert;
 SELECT is((event_store.append('shop.orders', 'order-2', 'T', '{}', 0)).last_version, 1::bigint, 'a role with INSERT alone appends');
-SELECT throws_ok($$ SELECT event_store.append('shop.orders', 'order-2', 'T', '{}', 0) $$, 'SE001', NULL, 'it is told of a wrong expected version');
-SELECT is((event_store.append('shop.orders', 'order-1', 'A', '1', event_id => '00000000-0000-0000-0000-000000000001')).duplicate, true, 'it may repeat an append');
-SELECT throws_ok($$ INSERT INTO shop.orders (stream, type, data) VALUES ('order-2', 'T', '{}') RETURNING position $$, '42501', NULL, 'it may not read by RETURNING');
+SELECT throws_ok($$ SELECT event_store.append('shop.orders', 'order-2', 'T', '{}', 0) $$, 'SE001', NULL,
+    'it is told of a wrong expected version');
+SELECT is((event_store.append('shop.orders', 'order-1', 'A', '1', event_id => '00000000-0000-0000-0000-000000000001')).duplicate, true,
+    'it may repeat an append');
+SELECT throws_ok($$ INSERT INTO shop.orders (stream, type, data) VALUES ('order-2', 'T', '{}') RETURNING position $$, '42501', NULL,
+    'it may not read by RETURNING');
 SELECT throws_ok($$ SELECT nextval('shop.orders_position_seq') $$, '42501', NULL, 'it has no right to draw from the sequence');
 SELECT throws_ok($$ SELECT setval('shop.orders_position_seq', 1) $$, '42501', NULL, 'nor to set it');
 SELECT is(has_sequence_privilege('shop.orders_position_seq', 'SELECT, UPDATE, USAGE'), false, 'it has no privilege on the sequence at all');
@@ -110,9 +114,12 @@ RESET ROLE;
 CREATE ROLE es_privileges_columns;
 GRANT INSERT (stream, type, data), SELECT (stream, type) ON shop.orders TO es_privileges_columns;
 SET ROLE es_privileges_columns;
-SELECT throws_ok($$ SELECT event_store.append('shop.orders', 'order-3', 'T', '{}') $$, '42501', NULL, 'INSERT on some columns is not the right to append()');
-SELECT throws_ok($$ SELECT event_store.read_stream('shop.orders', 'order-1') $$, '42501', NULL, 'SELECT on some columns is not the right to read_stream()');
-SELECT lives_ok($$ INSERT INTO shop.orders (stream, type, data) VALUES ('order-3', 'T', '{}') $$, 'a plain INSERT into those columns is allowed');
+SELECT throws_ok($$ SELECT event_store.append('shop.orders', 'order-3', 'T', '{}') $$, '42501', NULL,
+    'INSERT on some columns is not the right to append()');
+SELECT throws_ok($$ SELECT event_store.read_stream('shop.orders', 'order-1') $$, '42501', NULL,
+    'SELECT on some columns is not the right to read_stream()');
+SELECT lives_ok($$ INSERT INTO shop.orders (stream, type, data) VALUES ('order-3', 'T', '{}') $$,
+    'a plain INSERT into those columns is allowed');
 SELECT throws_ok($$ INSERT INTO shop.orders (stream, type, data, version) VALUES ('order-3', 'T', '{}', 2) $$, '42501', NULL, 'into others not');
 RESET ROLE;
 SELECT is(event_store.stream_version('shop.orders', 'order-3'), 1::bigint, 'and is versioned');
@@ -120,17 +127,22 @@ SELECT is(event_store.stream_version('shop.orders', 'order-3'), 1::bigint, 'and 
 -- The owner may take away from himself, and a superuser needs nothing.
 SET ROLE es_privileges_owner;
 REVOKE INSERT ON shop.orders FROM es_privileges_owner;
-SELECT throws_ok($$ SELECT event_store.append('shop.orders', 'order-1', 'T', '{}') $$, '42501', NULL, 'an owner who has revoked his INSERT cannot append');
+SELECT throws_ok($$ SELECT event_store.append('shop.orders', 'order-1', 'T', '{}') $$, '42501', NULL,
+    'an owner who has revoked his INSERT cannot append');
 GRANT INSERT ON shop.orders TO es_privileges_owner;
 RESET ROLE;
 SELECT is((event_store.append('shop.orders', 'order-4', 'T', '{}')).last_version, 1::bigint, 'a superuser appends to anybody''s table');
-SELECT is((SELECT relowner::regrole::text FROM pg_class WHERE oid = 'shop.orders'::regclass), 'es_privileges_owner', 'the creator owns the table');
-SELECT is((SELECT relowner::regrole::text FROM pg_class WHERE oid = 'shop.orders_position_seq'::regclass), 'es_privileges_owner', 'and its sequence');
-SELECT is((SELECT relacl FROM pg_class WHERE oid = 'shop.audit'::regclass)::text ~ 'es_privileges_none', false, 'make_append_only() grants nothing');
+SELECT is((SELECT relowner::regrole::text FROM pg_class WHERE oid = 'shop.orders'::regclass), 'es_privileges_owner',
+    'the creator owns the table');
+SELECT is((SELECT relowner::regrole::text FROM pg_class WHERE oid = 'shop.orders_position_seq'::regclass), 'es_privileges_owner',
+    'and its sequence');
+SELECT is((SELECT relacl FROM pg_class WHERE oid = 'shop.audit'::regclass)::text ~ 'es_privileges_none', false,
+    'make_append_only() grants nothing');
 
 -- Views: each shows to everybody what is not secret.
 SET ROLE es_privileges_none;
-SELECT is((SELECT concat_ws(' ', event_table::oid = (SELECT oid FROM pg_class WHERE relname = 'orders' AND relkind = 'r'), owner, last_position IS NULL, guarded) FROM event_store.event_tables),
+SELECT is((SELECT concat_ws(' ', event_table::oid = (SELECT oid FROM pg_class WHERE relname = 'orders' AND relkind = 'r'), owner,
+    last_position IS NULL, guarded) FROM event_store.event_tables),
           't es_privileges_owner t t', 'event_tables is readable, without the last position where there is no SELECT');
 SELECT lives_ok('SELECT * FROM event_store.mark_holders', 'mark_holders is readable');
 SET ROLE es_privileges_select;
@@ -140,16 +152,19 @@ SELECT throws_ok(format('SET ROLE es_privileges_owner; %s', command), '42501', N
   FROM (VALUES ('SELECT * FROM event_store.snapshots', 'an ordinary role may not read it'),
                ('INSERT INTO event_store.snapshots VALUES (''shop.orders'', ''order-1'', '''', 1, 3, ''{}'')', 'nor write it'),
                ('DELETE FROM event_store.snapshots', 'nor delete from it')) AS c(command, description);
-SELECT throws_ok($$ INSERT INTO event_store.snapshots VALUES ('pg_catalog.pg_class', 'a-1', '', 1, 0, '{}') $$, '23514', NULL, 'a snapshot has a version above 0');
+SELECT throws_ok($$ INSERT INTO event_store.snapshots VALUES ('pg_catalog.pg_class', 'a-1', '', 1, 0, '{}') $$, '23514', NULL,
+    'a snapshot has a version above 0');
 
 -- Settings weigh guarantees of everybody: not for ordinary roles.
 SET ROLE es_privileges_owner;
-SELECT throws_ok(command, '42501', 'permission denied to set parameter "' || split_part(command, ' ', CASE WHEN command ~ 'LOCAL' THEN 3 ELSE 2 END) || '"', 'an ordinary role: ' || command)
+SELECT throws_ok(command, '42501', 'permission denied to set parameter "' || split_part(command, ' ', CASE WHEN command ~ 'LOCAL' THEN 3
+    ELSE 2 END) || '"', 'an ordinary role: ' || command)
   FROM (VALUES ('SET event_store.notify = off'), ('SET LOCAL event_store.notify = off'), ('SET event_store.sync_commit = off')) AS c(command);
 SELECT throws_ok($$ SELECT set_config('event_store.sync_commit', 'off', false) $$, '42501', NULL, 'an ordinary role: set_config()');
 RESET ROLE;
 SELECT lives_ok(command, 'a superuser: ' || command)
-  FROM (VALUES ('SET event_store.notify = off'), ('SET event_store.notify = transaction'), ('SET event_store.notify = auto'), ('SET event_store.sync_commit = off'), ('SET event_store.sync_commit = on')) AS c(command);
+  FROM (VALUES ('SET event_store.notify = off'), ('SET event_store.notify = transaction'), ('SET event_store.notify = auto'),
+      ('SET event_store.sync_commit = off'), ('SET event_store.sync_commit = on')) AS c(command);
 SELECT throws_ok('SET event_store.notify = sometimes', '22023', NULL, 'a value that is none is refused');
 SELECT throws_ok('SET event_store.nothing_such = 1', '42602', NULL, 'a setting that is none is refused');
 GRANT SET ON PARAMETER event_store.notify TO es_privileges_owner;
@@ -163,14 +178,18 @@ REVOKE SET ON PARAMETER event_store.notify FROM es_privileges_owner;
 SELECT is_empty($$ SELECT oid::regprocedure FROM pg_proc WHERE pronamespace = 'event_store'::regnamespace AND proname ~ '^_'
                     AND prorettype NOT IN ('trigger'::regtype, 'event_trigger'::regtype) AND has_function_privilege('es_privileges_none', oid, 'EXECUTE') $$,
                 'private functions that are no trigger functions are not for the public');
-SELECT matches(pg_temp.outcome(format('SELECT event_store.%I()', proname)), '^(0A000|39P01|39P03): ', format('%s() cannot be called by hand', proname))
-  FROM pg_proc WHERE pronamespace = 'event_store'::regnamespace AND prorettype IN ('trigger'::regtype, 'event_trigger'::regtype) ORDER BY proname;
+SELECT matches(pg_temp.outcome(format('SELECT event_store.%I()', proname)), '^(0A000|39P01|39P03): ', format('%s() cannot be called by hand',
+    proname))
+  FROM pg_proc WHERE pronamespace = 'event_store'::regnamespace AND prorettype IN ('trigger'::regtype, 'event_trigger'::regtype)
+      ORDER BY proname;
 CREATE TABLE own (LIKE shop.orders);
 SELECT throws_ok($$ CREATE TRIGGER t AFTER INSERT ON own FOR EACH ROW EXECUTE FUNCTION event_store._guard_insert() $$, 'SE005', NULL,
                  'a guard cannot be put where it does not guard');
 
 DROP TABLE own;
 DROP SCHEMA shop CASCADE;
-DROP OWNED BY es_privileges_owner, es_privileges_columns, es_privileges_insert, es_privileges_select, es_privileges_both, es_privileges_all, es_privileges_none;
-DROP ROLE es_privileges_member, es_privileges_owner, es_privileges_columns, es_privileges_insert, es_privileges_select, es_privileges_both, es_privileges_all, es_privileges_none;
+DROP OWNED BY es_privileges_owner, es_privileges_columns, es_privileges_insert, es_privileges_select, es_privileges_both, es_privileges_all,
+    es_privileges_none;
+DROP ROLE es_privileges_member, es_privileges_owner, es_privileges_columns, es_privileges_insert, es_privileges_select, es_privileges_both,
+    es_privileges_all, es_privileges_none;
 SELECT * FROM finish();

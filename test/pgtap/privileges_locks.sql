@@ -4,7 +4,6 @@ SET client_min_messages = warning;
 SELECT plan(8);
 
 CREATE EXTENSION dblink;
-CREATE ROLE es_locks_none;
 CREATE ROLE es_locks_reader;
 SELECT event_store.create_event_table('orders') \g /dev/null
 SELECT event_store.append('orders', 'a-1', 'T', '{}') \g /dev/null
@@ -12,7 +11,8 @@ CREATE TABLE audit (a int);
 GRANT SELECT ON orders, audit TO es_locks_reader;
 
 -- Another session is at work on both tables.
-SELECT dblink_connect('worker', format('host=%s port=%s dbname=%s user=%s', split_part(current_setting('unix_socket_directories'), ',', 1), current_setting('port'), current_database(), session_user)) \g /dev/null
+SELECT dblink_connect('worker', format('host=%s port=%s dbname=%s user=%s', split_part(current_setting('unix_socket_directories'), ',', 1),
+    current_setting('port'), current_database(), session_user)) \g /dev/null
 SELECT dblink_exec('worker', 'BEGIN; LOCK TABLE orders, audit IN ROW EXCLUSIVE MODE') \g /dev/null
 SET lock_timeout = '200ms';
 CREATE TABLE calls (name text, command text);
@@ -21,7 +21,8 @@ INSERT INTO calls VALUES
     ('drop_event_table', $$ SELECT event_store.drop_event_table('orders') $$),
     ('guard', $$ SELECT event_store.guard('orders') $$),
     ('make_append_only', $$ SELECT event_store.make_append_only('audit') $$),
-    ('append_streams with 1,001 streams', $$ SELECT event_store.append_streams('orders', (SELECT jsonb_agg(jsonb_build_object('stream', 's-' || i, 'events', '[{"type": "T", "data": 1}]'::jsonb))
+    ('append_streams with 1,001 streams',
+        $$ SELECT event_store.append_streams('orders', (SELECT jsonb_agg(jsonb_build_object('stream', 's-' || i, 'events', '[{"type": "T", "data": 1}]'::jsonb))
                                                FROM generate_series(1, 1001) AS i)) $$);
 -- The owner waits, so the lock is in the way.
 SELECT throws_ok(command, '55P03', NULL, 'who may: ' || name || ' waits for the other session') FROM calls;
@@ -30,6 +31,6 @@ SELECT throws_ok(command, '42501', NULL, 'who may not: ' || name || ' is refused
 RESET ROLE;
 SELECT dblink_disconnect('worker') \g /dev/null
 
-DROP OWNED BY es_locks_none, es_locks_reader;
-DROP ROLE es_locks_none, es_locks_reader;
+DROP OWNED BY es_locks_reader;
+DROP ROLE es_locks_reader;
 SELECT * FROM finish();

@@ -47,10 +47,13 @@ SELECT is(pg_temp.rows_of(format('SELECT version, state FROM event_store.load_sn
                ($$ 'orders', NULL $$, '22004: stream must not be null', 'a stream that is NULL is refused'),
                ($$ 'orders', '' $$, '22023: stream must not be empty', 'an empty stream is refused'),
                ($$ 'orders', 'a-1', NULL $$, '22004: aggregate must not be null', 'an aggregate that is NULL is refused'),
-               ($$ 'orders', 'a-1', schema_version => NULL $$, '22004: schema_version must not be null', 'a schema version that is NULL is refused')) AS c(arguments, expected, description);
+               ($$ 'orders', 'a-1', schema_version => NULL $$, '22004: schema_version must not be null',
+                   'a schema version that is NULL is refused')) AS c(arguments, expected, description);
 SELECT event_store.save_snapshot('orders', 'a-1', 4, '{"sum": 11}') \g /dev/null
-SELECT is(pg_temp.rows_of($$ SELECT version, state FROM event_store.load_snapshot('orders', 'a-1') $$), '(4,"{""sum"": 11}")', 'saved again for the same version, it takes the old one''s place');
-SELECT is((SELECT count(*) FROM event_store.snapshots WHERE event_table = 'orders'::regclass AND stream = 'a-1' AND version = 4), 1::bigint, 'and there is one');
+SELECT is(pg_temp.rows_of($$ SELECT version, state FROM event_store.load_snapshot('orders', 'a-1') $$), '(4,"{""sum"": 11}")',
+    'saved again for the same version, it takes the old one''s place');
+SELECT is((SELECT count(*) FROM event_store.snapshots WHERE event_table = 'orders'::regclass AND stream = 'a-1' AND version = 4), 1::bigint,
+    'and there is one');
 
 SELECT is(pg_temp.rows_of(format('SELECT event_store.save_snapshot(%s)', arguments)), expected, 'save_snapshot: ' || description)
   FROM (VALUES ($$ 'orders', 'a-1', 6, '{}' $$, '22023: stream "a-1" has no version 6', 'a version that is not there yet'),
@@ -61,9 +64,12 @@ SELECT is(pg_temp.rows_of(format('SELECT event_store.save_snapshot(%s)', argumen
                ($$ 'orders', 'a-1', NULL, '{}' $$, '22004: version must not be null', 'a version that is NULL'),
                ($$ 'orders', 'a-1', 1, NULL $$, '22004: state must not be null', 'a state that is NULL'),
                ($$ 'orders', 'a-1', 1, '{}', NULL $$, '22004: aggregate must not be null', 'an aggregate that is NULL'),
-               ($$ 'orders', 'a-1', 1, '{}', '', NULL $$, '22004: schema_version must not be null', 'a schema version that is NULL')) AS c(arguments, expected, description);
-SELECT is(pg_temp.rows_of($$ SELECT event_store.save_snapshot('orders', 'a-1', 1, 'null', E'odd ''"\n ü', -5) $$), '("")', 'any aggregate, schema version and JSON will do');
-SELECT is(pg_temp.rows_of($$ SELECT version, state FROM event_store.load_snapshot('orders', 'a-1', E'odd ''"\n ü', schema_version => -5) $$), '(1,null)', 'and comes back');
+               ($$ 'orders', 'a-1', 1, '{}', '', NULL $$, '22004: schema_version must not be null',
+                   'a schema version that is NULL')) AS c(arguments, expected, description);
+SELECT is(pg_temp.rows_of($$ SELECT event_store.save_snapshot('orders', 'a-1', 1, 'null', E'odd ''"\n ü', -5) $$), '("")',
+    'any aggregate, schema version and JSON will do');
+SELECT is(pg_temp.rows_of($$ SELECT version, state FROM event_store.load_snapshot('orders', 'a-1', E'odd ''"\n ü', schema_version => -5) $$),
+    '(1,null)', 'and comes back');
 SELECT event_store.save_snapshot('orders', 'a-2', 1, to_jsonb(repeat('x', 1000000)), 'large') \g /dev/null
 SELECT is((SELECT length(state #>> '{}') FROM event_store.load_snapshot('orders', 'a-2', 'large')), 1000000, 'a large state');
 
@@ -92,19 +98,23 @@ CREATE ROLE es_snapshots_reader;
 ALTER TABLE others OWNER TO es_snapshots_owner;
 GRANT SELECT, INSERT ON others TO es_snapshots_reader;
 SET ROLE es_snapshots_owner;
-SELECT lives_ok($$ SELECT event_store.save_snapshot('others', 'a-1', 1, '"by the owner"') $$, 'the owner saves, without privileges on the extension''s table');
+SELECT lives_ok($$ SELECT event_store.save_snapshot('others', 'a-1', 1, '"by the owner"') $$,
+    'the owner saves, without privileges on the extension''s table');
 SET ROLE es_snapshots_reader;
 SELECT is(pg_temp.rows_of($$ SELECT state FROM event_store.load_snapshot('others', 'a-1') $$), '("""by the owner""")', 'a reader loads');
-SELECT throws_ok($$ SELECT event_store.save_snapshot('others', 'a-1', 1, '"forged"') $$, '42501', 'must be owner of table others', 'but does not save');
+SELECT throws_ok($$ SELECT event_store.save_snapshot('others', 'a-1', 1, '"forged"') $$, '42501', 'must be owner of table others',
+    'but does not save');
 SELECT is(current_user, 'es_snapshots_reader', 'and is himself again afterwards');
 RESET ROLE;
 -- Whoever has been given INSERT on the extension's table can save for his own event tables only.
 GRANT USAGE ON SCHEMA event_store TO es_snapshots_reader;
 GRANT INSERT ON event_store.snapshots TO es_snapshots_reader, es_snapshots_owner;
 SET ROLE es_snapshots_reader;
-SELECT throws_ok($$ INSERT INTO event_store.snapshots VALUES ('others', 'a-1', '', 1, 1, '"forged"') $$, '42501', NULL, 'a row for somebody else''s event table is refused');
+SELECT throws_ok($$ INSERT INTO event_store.snapshots VALUES ('others', 'a-1', '', 1, 1, '"forged"') $$, '42501', NULL,
+    'a row for somebody else''s event table is refused');
 SET ROLE es_snapshots_owner;
-SELECT lives_ok($$ INSERT INTO event_store.snapshots VALUES ('others', 'a-1', 'restored', 1, 1, '"ours"') $$, 'one for an own event table is not');
+SELECT lives_ok($$ INSERT INTO event_store.snapshots VALUES ('others', 'a-1', 'restored', 1, 1, '"ours"') $$,
+    'one for an own event table is not');
 RESET ROLE;
 REVOKE ALL ON event_store.snapshots FROM es_snapshots_reader, es_snapshots_owner;
 REVOKE ALL ON SCHEMA event_store FROM es_snapshots_reader;
@@ -113,7 +123,8 @@ REVOKE ALL ON SCHEMA event_store FROM es_snapshots_reader;
 ALTER TABLE orders RENAME TO renamed;
 SELECT is((SELECT version FROM event_store.load_snapshot('renamed', 'a-1')), 3::bigint, 'a renamed event table keeps its snapshots');
 DROP TABLE renamed;
-SELECT is((SELECT count(*) FROM event_store.snapshots WHERE event_table::oid NOT IN (SELECT oid FROM pg_class)), 0::bigint, 'those of a dropped one go');
+SELECT is((SELECT count(*) FROM event_store.snapshots WHERE event_table::oid NOT IN (SELECT oid FROM pg_class)), 0::bigint,
+    'those of a dropped one go');
 SELECT cmp_ok((SELECT count(*) FROM event_store.snapshots), '>', 0::bigint, 'the others stay');
 
 DROP TABLE others;

@@ -59,7 +59,8 @@ SELECT is((SELECT string_agg(format('%s %s', version, data ->> 'seen'), ', ' ORD
               AND schema_version = 7 AND occurred_at = '2001-01-01' AND data ->> 'by' = 'trigger' AND recorded_at > now() - interval '1 hour'),
           (SELECT string_agg(format('%s %s', v, v - 1), ', ' ORDER BY v) FROM generate_series(1, n) AS v),
           way || ': what the trigger left is stored, but for recorded_at; and it saw the rows before it') FROM ways WHERE way <> 'INSERT';
-SELECT is((SELECT count(*) FROM orders WHERE stream = 'change-5' AND type = 'Changed' AND schema_version = 7 AND data ->> 'by' = 'trigger' AND recorded_at > now() - interval '1 hour'),
+SELECT is((SELECT count(*) FROM orders WHERE stream = 'change-5' AND type = 'Changed' AND schema_version = 7 AND data ->> 'by' = 'trigger'
+    AND recorded_at > now() - interval '1 hour'),
           3::bigint, 'INSERT: what the trigger left is stored, but for recorded_at');
 
 -- What it leaves is checked as input is.
@@ -86,15 +87,22 @@ SELECT t FROM (VALUES
     ('NEW.type := NULL;', 'a type that a trigger has set to NULL is refused', '22004: type must not be null', NULL),
     ('NEW.type := repeat(''x'', 300);', 'a type too long from a trigger is refused', '22023: type is too long: 300 bytes', NULL),
     ('NEW.schema_version := -1;', 'a bad schema_version from a trigger is refused', '22023: schema_version must be at least 1, not -1', NULL),
-    ('NEW.data := NULL;', 'data that a trigger has set to NULL is refused', '23502: null value in column "data" of relation "orders" violates not-null constraint', NULL),
-    ('NEW.stream := ''another-1'';', 'a trigger may not change the stream', '27000: a BEFORE INSERT trigger of "orders" has changed the stream of an event', 'ok'),
-    ('NEW.stream := NULL;', 'a trigger may not set the stream to NULL', '27000: a BEFORE INSERT trigger of "orders" has changed the stream of an event', '22004: stream must not be null'),
-    ('NEW.version := 99;', 'a trigger may not change the version', '27000: a BEFORE INSERT trigger of "orders" has changed the version of an event',
+    ('NEW.data := NULL;', 'data that a trigger has set to NULL is refused',
+        '23502: null value in column "data" of relation "orders" violates not-null constraint', NULL),
+    ('NEW.stream := ''another-1'';', 'a trigger may not change the stream',
+        '27000: a BEFORE INSERT trigger of "orders" has changed the stream of an event', 'ok'),
+    ('NEW.stream := NULL;', 'a trigger may not set the stream to NULL',
+        '27000: a BEFORE INSERT trigger of "orders" has changed the stream of an event', '22004: stream must not be null'),
+    ('NEW.version := 99;', 'a trigger may not change the version',
+        '27000: a BEFORE INSERT trigger of "orders" has changed the version of an event',
      'SE001: stream "bad-1" is at version 0, not at the expected 98'),
-    ('NEW.position := 1;', 'a trigger may not change the position', '27000: a BEFORE INSERT trigger of "orders" has changed the position of an event',
+    ('NEW.position := 1;', 'a trigger may not change the position',
+        '27000: a BEFORE INSERT trigger of "orders" has changed the position of an event',
      '428C9: position must not be given: 1'),
-    ('NEW.position := NULL;', 'a trigger may not set the position to NULL', '27000: a BEFORE INSERT trigger of "orders" has changed the position of an event', 'ok'),
-    ('NEW.event_id := gen_random_uuid();', 'a trigger may not change the event_id', '27000: a BEFORE INSERT trigger of "orders" has changed the event_id of an event', 'ok'),
+    ('NEW.position := NULL;', 'a trigger may not set the position to NULL',
+        '27000: a BEFORE INSERT trigger of "orders" has changed the position of an event', 'ok'),
+    ('NEW.event_id := gen_random_uuid();', 'a trigger may not change the event_id',
+        '27000: a BEFORE INSERT trigger of "orders" has changed the event_id of an event', 'ok'),
     ('RETURN NULL;', 'a trigger may not suppress an event', '09000: a BEFORE INSERT trigger of "orders" has suppressed an event', 'ok'),
     ('RAISE ''not so'';', 'a trigger may refuse the append', 'P0001: not so', NULL)
     ) AS c(body, why, expected, of_insert), pg_temp.with_trigger(body, why, expected, of_insert) AS t
@@ -118,18 +126,21 @@ SELECT pg_temp.with_trigger_append('NEW.event_id := gen_random_uuid();', 'a trig
     '27000: a BEFORE INSERT trigger of "orders" has changed the event_id of an event');
 SELECT pg_temp.with_trigger_append('RETURN NULL;', 'a trigger may not suppress an event',
     '09000: a BEFORE INSERT trigger of "orders" has suppressed an event');
-SELECT pg_temp.with_trigger_append('IF NEW.data ->> ''n'' = ''1'' THEN RETURN NULL; END IF;', 'or the first of several', '09000: a BEFORE INSERT trigger of "orders" has suppressed an event');
+SELECT pg_temp.with_trigger_append('IF NEW.data ->> ''n'' = ''1'' THEN RETURN NULL; END IF;', 'or the first of several',
+    '09000: a BEFORE INSERT trigger of "orders" has suppressed an event');
 SELECT is_empty($$ SELECT * FROM orders WHERE stream IN ('bad-1', 'another-1') AND type <> 'T' $$, 'what was refused left nothing');
 SELECT set_before_row('NEW.stream := ''moved-1'';') \g /dev/null
 SELECT is(pg_temp.go('INSERT', 'moved-0'), '3 rows', 'INSERT: a trigger before the guard may name another stream');
-SELECT is((SELECT string_agg(version || ' ' || stream, ', ' ORDER BY position) FROM orders WHERE stream LIKE 'moved-%'), '1 moved-1, 2 moved-1, 3 moved-1',
+SELECT is((SELECT string_agg(version || ' ' || stream, ', ' ORDER BY position) FROM orders WHERE stream LIKE 'moved-%'),
+    '1 moved-1, 2 moved-1, 3 moved-1',
           'and the events are numbered there');
 SELECT set_before_row('NEW.event_id := ''00000000-0000-0000-0000-00000000000'' || (NEW.data ->> ''n'');') \g /dev/null
 SELECT is(pg_temp.go('INSERT', 'ids-1'), '3 rows', 'INSERT: a trigger before the guard may give the ids');
 SELECT is((SELECT max(event_id::text) FROM orders WHERE stream = 'ids-1'), '00000000-0000-0000-0000-000000000003', 'and they are stored');
 SELECT set_before_row('IF NEW.data ->> ''n'' = ''2'' THEN RETURN NULL; END IF;') \g /dev/null
 SELECT is(pg_temp.go('INSERT', 'some-1'), '2 rows', 'INSERT: a trigger may suppress a row, as in SQL');
-SELECT is((SELECT string_agg(version || ':' || (data ->> 'n'), ' ' ORDER BY version) FROM orders WHERE stream = 'some-1'), '1:1 2:3', 'and leaves no hole in the versions');
+SELECT is((SELECT string_agg(version || ':' || (data ->> 'n'), ' ' ORDER BY version) FROM orders WHERE stream = 'some-1'), '1:1 2:3',
+    'and leaves no hole in the versions');
 DROP TRIGGER a_before ON orders;
 
 -- All kinds of triggers, how often and with what they fire.
@@ -161,7 +172,8 @@ BEGIN
     RETURN result || ': ' || (SELECT string_agg(what, ', ' ORDER BY n) FROM log);
 END $$;
 SELECT is(pg_temp.logged('append', 'all-1'),
-          '1 rows: before statement, before row 1 v1 pt, after row 1 v1 pt, after statement, new table 1 of 1', 'append: every kind of trigger fires once');
+          '1 rows: before statement, before row 1 v1 pt, after row 1 v1 pt, after statement, new table 1 of 1',
+              'append: every kind of trigger fires once');
 SELECT is(pg_temp.logged('append_batch', 'all-2'),
           '3 rows: before statement, before row 1 v1 pt, before row 2 v2 pt, before row 3 v3 pt, after row 1 v1 pt, after row 2 v2 pt, after row 3 v3 pt, '
           'after statement, new table 1+2+3 of 3', 'append_batch: row triggers once per row, statement triggers once');
@@ -195,7 +207,8 @@ BEGIN;
 SELECT pg_temp.go('append_batch', 'late-1') \g /dev/null
 SELECT count(*) AS soon FROM log \gset
 COMMIT;
-SELECT is(:soon || ' then ' || (SELECT string_agg(what, ', ' ORDER BY n) FROM log), '0 then after row 1 v1 pt, after row 2 v2 pt, after row 3 v3 pt',
+SELECT is(:soon || ' then ' || (SELECT string_agg(what, ', ' ORDER BY n) FROM log),
+    '0 then after row 1 v1 pt, after row 2 v2 pt, after row 3 v3 pt',
           'a deferred constraint trigger fires at commit');
 DROP TRIGGER late ON orders;
 CREATE FUNCTION follow() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -206,20 +219,25 @@ BEGIN
     RETURN NEW;
 END $$;
 CREATE TRIGGER follow AFTER INSERT ON orders FOR EACH ROW EXECUTE FUNCTION follow();
-SELECT is(pg_temp.go(way, 'follow-' || i), CASE way WHEN 'append' THEN '1 rows' WHEN 'INSERT' THEN '3 rows' ELSE n || ' rows' END, way || ': an AFTER trigger may append to the same stream')
+SELECT is(pg_temp.go(way, 'follow-' || i), CASE way WHEN 'append' THEN '1 rows' WHEN 'INSERT' THEN '3 rows' ELSE n || ' rows' END,
+    way || ': an AFTER trigger may append to the same stream')
   FROM ways WHERE way IN ('append', 'append_batch', 'INSERT');
-SELECT is((SELECT string_agg(version || ':' || (data ->> 'n'), ' ' ORDER BY version) FROM orders WHERE stream = name), stored, name || ' has no hole in its versions')
-  FROM (VALUES ('follow-1', '1:1 2:11'), ('follow-2', '1:1 2:2 3:3 4:11 5:12 6:13'), ('follow-5', '1:1 2:2 3:3 4:11 5:12 6:13')) AS c(name, stored);
+SELECT is((SELECT string_agg(version || ':' || (data ->> 'n'), ' ' ORDER BY version) FROM orders WHERE stream = name), stored,
+    name || ' has no hole in its versions')
+  FROM (VALUES ('follow-1', '1:1 2:11'), ('follow-2', '1:1 2:2 3:3 4:11 5:12 6:13'), ('follow-5', '1:1 2:2 3:3 4:11 5:12 6:13')) AS c(name,
+      stored);
 DROP TRIGGER follow ON orders;
 -- A BEFORE ROW trigger that appends to the stream that is being appended to takes its version.
 CREATE TRIGGER follow BEFORE INSERT ON orders FOR EACH ROW WHEN (NEW.type = 'T') EXECUTE FUNCTION follow();
 SELECT is(pg_temp.go('append', 'nested-1'), '23505: duplicate key value violates unique constraint "orders_stream_version_key"',
           'append: a BEFORE trigger that appends to the same stream takes the version away: an error, no hole');
 SELECT is(pg_temp.go('INSERT', 'nested-2'), '3 rows', 'INSERT: a BEFORE trigger that appends to the same stream comes first');
-SELECT is((SELECT string_agg(version || ':' || (data ->> 'n'), ' ' ORDER BY version) FROM orders WHERE stream = 'nested-2'), '1:11 2:1 3:12 4:2 5:13 6:3',
+SELECT is((SELECT string_agg(version || ':' || (data ->> 'n'), ' ' ORDER BY version) FROM orders WHERE stream = 'nested-2'),
+    '1:11 2:1 3:12 4:2 5:13 6:3',
           'and the guard goes on from it');
 DROP TRIGGER follow ON orders;
-SELECT is_empty('SELECT stream FROM orders GROUP BY stream HAVING count(*) <> max(version) OR min(version) <> 1', 'no stream has a hole in its versions');
+SELECT is_empty('SELECT stream FROM orders GROUP BY stream HAVING count(*) <> max(version) OR min(version) <> 1',
+    'no stream has a hole in its versions');
 
 -- The same rules where row-level security makes appends go through the executor.
 CREATE ROLE es_triggers_writer;
@@ -247,7 +265,8 @@ SELECT pg_temp.as_writer('NEW.event_id := gen_random_uuid();', 'a trigger may no
 SELECT pg_temp.as_writer('RETURN NULL;', 'a trigger may not suppress an event', '^(27000|09000): ');
 SELECT pg_temp.as_writer('NEW.type := '''';', 'an empty type from a trigger is refused', '^22023: type must not be empty');
 SELECT pg_temp.as_writer('NEW.data := NEW.data || ''{"by": "trigger"}'';', 'a trigger may change the data', '^\d rows$');
-SELECT is_empty($$ SELECT * FROM orders WHERE stream LIKE 'policy-%' AND data ->> 'by' IS DISTINCT FROM 'trigger' $$, 'what was refused left nothing');
+SELECT is_empty($$ SELECT * FROM orders WHERE stream LIKE 'policy-%' AND data ->> 'by' IS DISTINCT FROM 'trigger' $$,
+    'what was refused left nothing');
 
 DROP OWNED BY es_triggers_writer;
 DROP ROLE es_triggers_writer;

@@ -65,22 +65,29 @@ $node->safe_psql('postgres', q{SELECT event_store.create_event_table('ev'); CREA
 		'the feed has them all: who was killed does not hold the mark');
 }
 
-# Immediate shutdown after a rolled-back append.  So many positions are drawn
-# that the sequence writes WAL of its own, which nobody flushes: after the crash
-# they are drawn again.
+# Immediate shutdown after an append that has failed.  So many positions are
+# drawn that the sequence writes WAL of its own, which nobody flushes: after the
+# crash they are drawn again.  The last event is refused before anything goes to
+# the table, since a full page of WAL would wake the WAL writer.  That may wake
+# up at just that moment all the same; so try again.
+$node->safe_psql('postgres', q{ALTER TABLE ev ADD CHECK (type <> 'Refused')});
+for my $try (1 .. 5)
 {
 	$node->safe_psql('postgres', q{SELECT event_store.append('ev', 'c-1', 'Before', '{}')});
 	my $checkpoint = $node->safe_psql('postgres', $checkpoint_sql);
-	$node->safe_psql('postgres', q{BEGIN; SELECT count(event_store.append('ev', 'c-1', 'Lost', '{}')) FROM generate_series(1, 100); ROLLBACK});
+	refused($node, q{SELECT event_store.append_batch('ev', 'c-1', array_fill('Lost'::text, '{40}') || '{Refused}', array_fill('1'::jsonb, '{41}'))}, '23514', '',
+		'an append that has drawn many positions fails');
 	my $mark = $node->safe_psql('postgres', q{SELECT event_store.high_water_mark('ev')});
-	is($node->safe_psql('postgres', $checkpoint_sql), $checkpoint, 'positions of a rolled-back append are no checkpoint');
+	is($node->safe_psql('postgres', $checkpoint_sql), $checkpoint, 'its positions are no checkpoint');
 	is($node->safe_psql('postgres', qq{SELECT format('after => %s, after_event_id => %L', checkpoint, checkpoint_event_id) FROM event_store.read_batch('ev', $checkpoint, types => '{None}')}),
 		$checkpoint, 'nor for a reader whose filter lets nothing through');
 	crash();
 	my $position = $node->safe_psql('postgres', q{SELECT first_position FROM event_store.append('ev', 'c-1', 'After', '{}')});
-	cmp_ok($position, '<=', $mark, 'after the crash a position is drawn again that the mark had covered');
 	is($node->safe_psql('postgres', "SELECT position, type FROM event_store.read_all('ev', $checkpoint)"), "$position|After",
-		'its event does not hide behind the checkpoint');
+		'an event from after the crash does not hide behind the checkpoint');
+	next if $position > $mark && $try < 5;
+	cmp_ok($position, '<=', $mark, 'its position was drawn again: the mark had covered it');
+	last;
 }
 
 # synchronous_commit = off: appends are flushed all the same.
