@@ -103,6 +103,7 @@ static CacheEntry *look_up(Relation rel);
 pg_noreturn static void not_an_event_table(Relation rel, const char *kind);
 static bool is_subscribed(Oid relid);
 static char *column_problem(Relation rel, EventTable *table);
+static int	which_guard(const Trigger *trigger);
 static char *guard_problem(TriggerDesc *triggers, int kinds, EventTable *table);
 static void find_indexes(Relation rel, EventTable *table);
 static void find_index(Relation index, EventTable *table);
@@ -317,6 +318,10 @@ es_describe_table(Relation rel, int kinds, EventTable *table)
 
 	columns = column_problem(rel, table);
 	table->simple = table->plain && RelationGetDescr(rel)->constr->num_check == 0;
+	for (int i = 0; i < triggers->numtriggers; i++)
+		if (TRIGGER_FOR_INSERT(triggers->triggers[i].tgtype) &&
+			which_guard(&triggers->triggers[i]) < 0)
+			table->simple = false;
 	if (table->attnum[ES_POSITION] != 0)
 	{
 		find_indexes(rel, table);

@@ -86,7 +86,7 @@ typedef struct EventTable
 	bool		readable;		/* has all that readers rely on */
 	bool		subscribed;		/* a logical subscription feeds it */
 	bool		plain;			/* has our columns in order and no others */
-	bool		simple;			/* plain, without expressions of users */
+	bool		simple;			/* plain; no triggers or expressions of users */
 	uint64		generation;		/* another one after each invalidation */
 	AttrNumber	attnum[ES_NUM_COLUMNS]; /* 0: there is none */
 	Oid			insert_guard;	/* trigger function */

@@ -8,9 +8,9 @@
  * back at its end.  Meanwhile its memory belongs to the writer's context: after
  * an error it goes with that, and the next writer makes a new one.
  *
- * Only for tables whose indexes and rows need no expression that a user wrote
+ * Only for tables without triggers and expressions of users
  * (EventTable.simple): what those keep in the executor's state is not for us
- * to know.  Nothing of the relations themselves is kept.
+ * to know, and would pile up.  Nothing of the relations themselves is kept.
  */
 #include "postgres.h"
 

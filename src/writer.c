@@ -212,9 +212,14 @@ open_result(EventWriter *writer)
 	result->ri_IndexRelationDescs = palloc(sizeof(Relation) * Max(state->nindexes, 1));
 	for (int i = 0; i < state->nindexes; i++)
 	{
-		result->ri_IndexRelationDescs[i] = index_open(state->indexids[i], RowExclusiveLock);
-		state->infos[i]->ii_AmCache = NULL;
-		state->infos[i]->ii_Context = CurrentMemoryContext;
+		Relation	index = index_open(state->indexids[i], RowExclusiveLock);
+		IndexInfo  *info = state->infos[i];
+
+		result->ri_IndexRelationDescs[i] = index;
+		/* CREATE INDEX CONCURRENTLY changes it, and tells only the index. */
+		info->ii_ReadyForInserts = index->rd_index->indisready;
+		info->ii_AmCache = NULL;
+		info->ii_Context = CurrentMemoryContext;
 	}
 
 	drop_insert_guard(writer);
