@@ -6,9 +6,8 @@
  * triggers.  So a dump, a restore, a rename or a new owner can break nothing,
  * and there is nothing to keep in step.  What it takes to find that out is
  * done once per backend and table, and again after an invalidation of the
- * table or its sequence; all that the answer depends on invalidates one of
- * them, or pg_subscription_rel, or can only change under a lock that
- * invalidates the table as well (pg_inherits, of parent and child).
+ * table, its sequence or pg_subscription_rel.  What invalidates none of them,
+ * a second sequence that is made the column's own, the event trigger refuses.
  *
  * es_event_table_open() hands out a copy, since an invalidation may come, and
  * a nested call rebuild the entry, while the caller still works.
