@@ -8,7 +8,6 @@
 #include "arguments.h"
 #include "catalog/pg_type.h"
 #include "fmgr.h"
-#include "funcapi.h"
 #include "result.h"
 #include "utils/array.h"
 #include "utils/builtins.h"

@@ -7,7 +7,6 @@
 #include "postgres.h"
 
 #include "arguments.h"
-#include "errors.h"
 #include "utils/builtins.h"
 
 static void check_length(const text *value, const char *what, int max);

@@ -71,6 +71,11 @@
 	pg_class_ownercheck(relid, roleid)
 #endif
 
+/* Only later minor versions have it. */
+#ifndef GUC_ALLOW_IN_PARALLEL
+#define GUC_ALLOW_IN_PARALLEL 0
+#endif
+
 /* 18 replaces pg_attribute_noreturn() by a prefix. */
 #ifndef pg_noreturn
 #define pg_noreturn __attribute__((noreturn))

@@ -8,7 +8,6 @@
 #include <time.h>
 
 #include "event_id.h"
-#include "miscadmin.h"
 
 /* One unit of the 12 bits below the milliseconds, rounded up. */
 #define NS_PER_MS		INT64CONST(1000000)

@@ -15,8 +15,6 @@
 #include "commands/trigger.h"
 #include "event_id.h"
 #include "fmgr.h"
-#include "storage/lmgr.h"
-#include "utils/builtins.h"
 #include "utils/rel.h"
 #include "utils/timestamp.h"
 #include "xact_state.h"

@@ -15,7 +15,6 @@
 #include "postgres.h"
 
 #include "access/genam.h"
-#include "access/table.h"
 #include "catalog/index.h"
 #include "compat.h"
 #include "executor/executor.h"

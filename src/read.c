@@ -8,11 +8,9 @@
  */
 #include "postgres.h"
 
-#include "access/tableam.h"
 #include "arguments.h"
 #include "catalog/pg_type.h"
 #include "category.h"
-#include "errors.h"
 #include "executor/executor.h"
 #include "executor/spi.h"
 #include "funcapi.h"

@@ -8,13 +8,11 @@
  */
 #include "postgres.h"
 
-#include "access/table.h"
 #include "arguments.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_type.h"
 #include "compat.h"
-#include "errors.h"
 #include "event_table.h"
 #include "executor/spi.h"
 #include "fmgr.h"

@@ -12,8 +12,6 @@
 #include "fmgr.h"
 #include "read.h"
 #include "scan.h"
-#include "utils/acl.h"
-#include "utils/builtins.h"
 #include "utils/snapmgr.h"
 
 PG_FUNCTION_INFO_V1(event_store_read_stream);
