@@ -15,11 +15,14 @@
 #include "access/relation.h"
 #include "access/table.h"
 #include "catalog/namespace.h"
+#include "catalog/dependency.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_inherits.h"
 #include "catalog/pg_rewrite.h"
 #include "catalog/pg_trigger.h"
 #include "commands/event_trigger.h"
+#include "commands/sequence.h"
+#include "compat.h"
 #include "errors.h"
 #include "event_table.h"
 #include "executor/spi.h"
@@ -43,7 +46,8 @@ static int	kinds_to_check(Node *parsetree);
 static int	kinds_of_alter_table(AlterTableStmt *stmt);
 static void check_object(Oid classid, Oid objid, int kinds);
 static void check_table(Oid relid, int kinds);
-static void check_all_event_tables(int kinds);
+static void check_sequences_in_place(void);
+pg_noreturn static void refuse(Oid relid, const char *problem);
 static void check_dropped_trigger(const char *schema, const char *relname, const char *trigger);
 static bool is_guarded(Oid relid);
 static Oid	table_of(Oid catalog, Oid index, AttrNumber oid_column, Oid oid);
@@ -95,6 +99,8 @@ kinds_to_check(Node *parsetree)
 				(((CreateTrigStmt *) parsetree)->replace ? ES_PROBLEM_CHANGE_STATE : 0);
 		case T_RenameStmt:
 			return ES_PROBLEM_SHAPE | ES_PROBLEM_GUARD | ES_PROBLEM_ORDER;
+		case T_AlterSeqStmt:
+			return ES_PROBLEM_SEQUENCE;
 		default:
 			return ES_PROBLEM_SHAPE;
 	}
@@ -146,11 +152,18 @@ check_object(Oid classid, Oid objid, int kinds)
 	{
 		char		relkind = get_rel_relkind(objid);
 
-		/* It may have been taken away from its table. */
 		if (relkind == RELKIND_SEQUENCE)
-			check_all_event_tables(ES_PROBLEM_SEQUENCE);
-		else if (relkind == RELKIND_RELATION || relkind == RELKIND_FOREIGN_TABLE ||
-				 relkind == RELKIND_PARTITIONED_TABLE)
+		{
+			int32		column;
+
+			if (sequenceIsOwned(objid, DEPENDENCY_AUTO, &relid, &column))
+				check_table(relid, ES_PROBLEM_SEQUENCE);
+			else if (kinds & ES_PROBLEM_SEQUENCE)
+				check_sequences_in_place();
+			return;
+		}
+		if (relkind == RELKIND_RELATION || relkind == RELKIND_FOREIGN_TABLE ||
+			relkind == RELKIND_PARTITIONED_TABLE)
 			relid = objid;
 	}
 	if (!OidIsValid(relid))
@@ -238,37 +251,50 @@ check_table(Oid relid, int kinds)
 		kinds &= ~ES_PROBLEM_CHANGE_STATE;
 	es_describe_table(rel, kinds, &table);
 	if (table.problem)
-		ereport(ERROR,
-				(errcode(ES_UNGUARDED_EVENT_TABLE),
-				 errmsg("the command would leave the append-only table \"%s\" unguarded",
-						RelationGetRelationName(rel)),
-				 errdetail_internal("%s", table.problem),
-				 errhint("Its guards, and in an event table the columns, unique indexes and sequence it was made with, stay as they are; you can add to them."),
-				 errtable(rel)));
+		refuse(relid, table.problem);
 	relation_close(rel, NoLock);
 }
 
-/* Whose sequence was it?  Nobody knows any more, and there are few. */
 static void
-check_all_event_tables(int kinds)
+refuse(Oid relid, const char *problem)
+{
+	ereport(ERROR,
+			(errcode(ES_UNGUARDED_EVENT_TABLE),
+			 errmsg("the command would leave the append-only table \"%s\" unguarded",
+					get_rel_name(relid)),
+			 errdetail_internal("%s", problem),
+			 errhint("Its guards, and in an event table the columns, unique indexes and sequence it was made with, stay as they are; you can add to them."),
+			 err_generic_string(PG_DIAG_SCHEMA_NAME, get_namespace_name(get_rel_namespace(relid))),
+			 err_generic_string(PG_DIAG_TABLE_NAME, get_rel_name(relid))));
+}
+
+/*
+ * Has every event table a sequence?  For commands that take one away from its
+ * table, which then does not show any more.  Locks no table: somebody may hold
+ * one for long, and this may be about a sequence of anybody.
+ */
+static void
+check_sequences_in_place(void)
 {
 	Relation	catalog = table_open(TriggerRelationId, AccessShareLock);
 	SysScanDesc scan = systable_beginscan(catalog, InvalidOid, false, NULL, 0, NULL);
 	HeapTuple	tuple;
-	List	   *tables = NIL;
-	ListCell   *lc;
 
 	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
 	{
 		Form_pg_trigger trigger = (Form_pg_trigger) GETSTRUCT(tuple);
+		AttrNumber	column;
+		Oid			sequence;
 
-		if (strcmp(NameStr(trigger->tgname), es_guards[ES_INSERT_GUARD].name) == 0)
-			tables = lappend_oid(tables, trigger->tgrelid);
+		if (strcmp(NameStr(trigger->tgname), es_guards[ES_INSERT_GUARD].name) != 0 ||
+			!es_is_our_function(trigger->tgfoid, es_guards[ES_INSERT_GUARD].symbol))
+			continue;
+		column = get_attnum(trigger->tgrelid, es_columns[ES_POSITION].name);
+		if (column > 0 && es_owned_sequences(trigger->tgrelid, column, &sequence) == 0)
+			refuse(trigger->tgrelid, "Column \"position\" owns no sequence.");
 	}
 	systable_endscan(scan);
 	table_close(catalog, AccessShareLock);
-	foreach(lc, tables)
-		check_table(lfirst_oid(lc), kinds);
 }
 
 /* ALTER TABLE may fill new columns, but not rewrite what is stored. */
@@ -328,7 +354,7 @@ event_store_check_drop(PG_FUNCTION_ARGS)
 		if (strcmp(type, "table") == 0)
 			es_forget_snapshots(DatumGetObjectId(SPI_getbinval(row, desc, 2, &isnull)));
 		else if (strcmp(type, "sequence") == 0)
-			check_all_event_tables(ES_PROBLEM_SEQUENCE);
+			check_sequences_in_place();
 		else if (strcmp(type, "trigger") == 0)
 			check_dropped_trigger(SPI_getvalue(row, desc, 3), SPI_getvalue(row, desc, 4),
 								  SPI_getvalue(row, desc, 5));

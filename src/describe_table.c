@@ -416,25 +416,22 @@ index_problem(EventTable *table)
 	return missing ? psprintf("The unique index on %s is missing or not valid.", missing) : NULL;
 }
 
-/* Finds the sequence that the position column owns; it must be the only one. */
-static char *
-sequence_problem(EventTable *table)
+/* How many sequences does the column own?  Sets one of them. */
+int
+es_owned_sequences(Oid relid, AttrNumber column, Oid *sequence)
 {
 	Relation	catalog = table_open(DependRelationId, AccessShareLock);
 	ScanKeyData key[3];
 	SysScanDesc scan;
 	HeapTuple	tuple;
-	Oid			sequence = InvalidOid;
 	int			count = 0;
-	Form_pg_sequence form;
-	char	   *problem = NULL;
 
 	ScanKeyInit(&key[0], Anum_pg_depend_refclassid, BTEqualStrategyNumber,
 				F_OIDEQ, ObjectIdGetDatum(RelationRelationId));
 	ScanKeyInit(&key[1], Anum_pg_depend_refobjid, BTEqualStrategyNumber,
-				F_OIDEQ, ObjectIdGetDatum(table->relid));
+				F_OIDEQ, ObjectIdGetDatum(relid));
 	ScanKeyInit(&key[2], Anum_pg_depend_refobjsubid, BTEqualStrategyNumber,
-				F_INT4EQ, Int32GetDatum(table->attnum[ES_POSITION]));
+				F_INT4EQ, Int32GetDatum(column));
 	scan = systable_beginscan(catalog, DependReferenceIndexId, true, NULL, 3, key);
 	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
 	{
@@ -444,12 +441,24 @@ sequence_problem(EventTable *table)
 			depend->deptype == DEPENDENCY_AUTO &&
 			get_rel_relkind(depend->objid) == RELKIND_SEQUENCE)
 		{
-			sequence = depend->objid;
+			*sequence = depend->objid;
 			count++;
 		}
 	}
 	systable_endscan(scan);
 	table_close(catalog, AccessShareLock);
+	return count;
+}
+
+/* Finds the sequence that the position column owns; it must be the only one. */
+static char *
+sequence_problem(EventTable *table)
+{
+	Oid			sequence = InvalidOid;
+	int			count = es_owned_sequences(table->relid, table->attnum[ES_POSITION], &sequence);
+	HeapTuple	tuple;
+	Form_pg_sequence form;
+	char	   *problem = NULL;
 
 	if (count == 0)
 		return pstrdup("Column \"position\" owns no sequence.");

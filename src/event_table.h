@@ -114,6 +114,7 @@ extern EventTable *es_event_table_open(Oid relid, LOCKMODE lockmode,
 pg_noreturn extern void es_unguarded(Relation rel, const char *problem);
 extern void es_event_table_close(EventTable *table);
 extern void es_describe_table(Relation rel, int kinds, EventTable *table);
+extern int	es_owned_sequences(Oid relid, AttrNumber column, Oid *sequence);
 extern char *es_shape_problem(Relation rel);
 extern bool es_is_guard(const Trigger *trigger, const GuardSpec *spec);
 extern bool es_is_our_function(Oid funcid, const char *symbol);

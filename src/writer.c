@@ -557,6 +557,7 @@ unique_violation(EventWriter *writer, TupleTableSlot *slot)
 static void
 prepare_plan(EventWriter *writer)
 {
+	MemoryContext caller = CurrentMemoryContext;
 	StringInfoData query;
 	Oid			types[ES_NUM_COLUMNS];
 	int			n = 0;
@@ -575,7 +576,9 @@ prepare_plan(EventWriter *writer)
 		appendStringInfo(&query, "%s$%d", i > 1 ? ", " : "", i);
 	appendStringInfoChar(&query, ')');
 
+	/* What is allocated from now on must outlive SPI_finish(). */
 	SPI_connect();
+	MemoryContextSwitchTo(caller);
 	writer->plan = SPI_prepare(query.data, n, types);
 	if (writer->plan == NULL)
 		elog(ERROR, "could not prepare an insert: %s", SPI_result_code_string(SPI_result));
