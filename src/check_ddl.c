@@ -156,10 +156,10 @@ check_object(Oid classid, Oid objid, int kinds)
 		{
 			int32		column;
 
+			if (kinds & ES_PROBLEM_SEQUENCE)
+				check_sequences_in_place();
 			if (sequenceIsOwned(objid, DEPENDENCY_AUTO, &relid, &column))
 				check_table(relid, ES_PROBLEM_SEQUENCE);
-			else if (kinds & ES_PROBLEM_SEQUENCE)
-				check_sequences_in_place();
 			return;
 		}
 		if (relkind == RELKIND_RELATION || relkind == RELKIND_FOREIGN_TABLE ||

@@ -223,6 +223,8 @@ mend_sequence(Oid relid, const char *name, ReturnSetInfo *result)
 		sequence = sequence_name(get_namespace_name(RelationGetNamespace(rel)),
 								 RelationGetRelationName(rel));
 		run("CREATE SEQUENCE %s MAXVALUE " INT64_FORMAT, sequence, ES_MAX_POSITION);
+		run("ALTER SEQUENCE %s OWNER TO %s", sequence,
+			quote_identifier(GetUserNameFromId(rel->rd_rel->relowner, false)));
 		report(result, psprintf("created sequence %s", sequence));
 		raise_sequence(&table, sequence, 0, result);
 		run("ALTER SEQUENCE %s OWNED BY %s.position", sequence, name);
