@@ -93,6 +93,7 @@ es_describe_table(Relation rel, int kinds, EventTable *table)
 	memset(table, 0, sizeof(EventTable));
 	table->relid = RelationGetRelid(rel);
 	table->rel = rel;
+	table->lockmode = AccessShareLock;
 
 	for (int i = 0; triggers && i < triggers->numtriggers; i++)
 	{

@@ -110,6 +110,7 @@ es_event_table_open(Oid relid, LOCKMODE lockmode, EventTableUse use)
 	table = palloc(sizeof(EventTable));
 	*table = look_up(rel)->table;
 	table->rel = rel;
+	table->lockmode = use >= ES_FOR_GUARDING ? RowExclusiveLock : AccessShareLock;
 	if (table->problem)
 		table->problem = pstrdup(table->problem);
 

@@ -81,6 +81,7 @@ typedef struct EventTable
 {
 	Oid			relid;
 	Relation	rel;			/* NULL in the cache */
+	LOCKMODE	lockmode;		/* for its indexes */
 	bool		is_event_table;
 	bool		is_append_only; /* has change guards, at least one */
 	bool		readable;		/* has all that readers rely on */

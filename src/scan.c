@@ -24,7 +24,7 @@ es_scan_begin(EventTable *table, Oid indexid, Snapshot snapshot,
 {
 	EventScan  *scan = palloc(sizeof(EventScan));
 
-	scan->index = index_open(indexid, AccessShareLock);
+	scan->index = index_open(indexid, table->lockmode);
 	scan->slot = table_slot_create(table->rel, NULL);
 	scan->scan = es_index_beginscan(table->rel, scan->index, snapshot, nkeys);
 	index_rescan(scan->scan, keys, nkeys, NULL, 0);
