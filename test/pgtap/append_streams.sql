@@ -10,17 +10,7 @@ BEGIN
     EXECUTE format('SELECT string_agg(q::text, '' '') FROM (%s) q', query) INTO result;
     RETURN result;
 END $$;
-CREATE FUNCTION pg_temp.error_of(command text) RETURNS text LANGUAGE plpgsql AS $$
-DECLARE
-    message text; detail text; hint text; s text; t text;
-BEGIN
-    EXECUTE command;
-    RETURN 'no error';
-EXCEPTION WHEN OTHERS THEN
-    GET STACKED DIAGNOSTICS message = MESSAGE_TEXT, detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT,
-        s = SCHEMA_NAME, t = TABLE_NAME;
-    RETURN concat_ws(E'\n', SQLSTATE, message, nullif(detail, ''), nullif(hint, ''), nullif(concat_ws('.', nullif(s, ''), nullif(t, '')), ''));
-END $$;
+\ir include/error_of.sql
 
 -- {"stream": …, "expected_version": …, "events": n events of type T}
 CREATE FUNCTION pg_temp.write(stream text, expected bigint, n int DEFAULT 1) RETURNS jsonb LANGUAGE sql AS $$

@@ -80,17 +80,7 @@ BEGIN
 END $$;
 
 -- What the error says.
-CREATE FUNCTION pg_temp.error_of(command text) RETURNS text LANGUAGE plpgsql AS $$
-DECLARE
-    state text; message text; detail text; hint text; place text; s text; t text;
-BEGIN
-    EXECUTE command;
-    RETURN 'no error';
-EXCEPTION WHEN OTHERS THEN
-    GET STACKED DIAGNOSTICS state = RETURNED_SQLSTATE, message = MESSAGE_TEXT,
-        detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT, s = SCHEMA_NAME, t = TABLE_NAME;
-    RETURN concat_ws(E'\n', state, message, nullif(detail, ''), nullif(hint, ''), nullif(concat_ws('.', nullif(s, ''), nullif(t, '')), ''));
-END $$;
+\ir include/error_of.sql
 SELECT event_store.append('orders', 'order-1', 'T', '{}', 0) \g /dev/null
 SELECT event_store.append('orders', 'order-1', 'T', '{}', 1) \g /dev/null
 SELECT event_store.append('orders', 'order-1', 'T', '{}', 2) \g /dev/null

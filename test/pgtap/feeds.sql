@@ -3,15 +3,7 @@
 SET client_min_messages = warning;
 SELECT plan(159);
 
-CREATE FUNCTION pg_temp.rows_of(query text) RETURNS text LANGUAGE plpgsql AS $$
-DECLARE
-    result text;
-BEGIN
-    EXECUTE format('SELECT coalesce(string_agg(q::text, '' ''), ''nothing'') FROM (%s) q', query) INTO result;
-    RETURN result;
-EXCEPTION WHEN OTHERS THEN
-    RETURN SQLSTATE || ': ' || SQLERRM;
-END $$;
+\ir include/rows_of.sql
 
 -- Positions 1 to 12 but 5, which a rolled-back append has taken.
 SELECT event_store.create_event_table('orders') \g /dev/null

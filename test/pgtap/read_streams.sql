@@ -3,15 +3,7 @@
 SET client_min_messages = warning;
 SELECT plan(197);
 
-CREATE FUNCTION pg_temp.rows_of(query text) RETURNS text LANGUAGE plpgsql AS $$
-DECLARE
-    result text;
-BEGIN
-    EXECUTE format('SELECT coalesce(string_agg(q::text, '' ''), ''nothing'') FROM (%s) q', query) INTO result;
-    RETURN result;
-EXCEPTION WHEN OTHERS THEN
-    RETURN SQLSTATE || ': ' || SQLERRM;
-END $$;
+\ir include/rows_of.sql
 
 -- Event i of plain stands at position i; the type says which it is.  a-1 has
 -- versions 1 to 5 at positions 1, 3, 5, 7, 9.
