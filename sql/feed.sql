@@ -57,7 +57,7 @@ CREATE FUNCTION event_store.read_batch(
     LANGUAGE c VOLATILE PARALLEL UNSAFE
     AS 'MODULE_PATHNAME', 'event_store_read_batch';
 COMMENT ON FUNCTION event_store.read_batch(regclass, bigint, bigint, text[], text[], text[], text, uuid) IS
-'One batch of the feed and the checkpoint to save with it, always as one row: events is a JSON array (empty where nothing matched), checkpoint the position up to which the caller has now seen everything and checkpoint_event_id that event''s id, to be passed as after and after_event_id next time. The checkpoint moves on also where the filter lets nothing through; a call looks at no more than 100,000 events, so an empty batch whose checkpoint has moved is not the end. Arguments and errors as for read_all().';
+'One batch of the feed and the checkpoint to save with it, always as one row: events is a JSON array (empty where nothing matched), checkpoint the position up to which the caller has now seen everything and checkpoint_event_id that event''s id, to be passed as after and after_event_id next time. The checkpoint moves on also where the filter lets nothing through; a call looks at no more than 100,000 events and returns about 16 MB of data at most, so an empty batch whose checkpoint has moved is not the end. Arguments and errors as for read_all().';
 
 CREATE FUNCTION event_store.position_at(
     event_table regclass,

@@ -22,6 +22,7 @@
 #include "catalog/pg_trigger.h"
 #include "commands/event_trigger.h"
 #include "commands/sequence.h"
+#include "commands/trigger.h"
 #include "compat.h"
 #include "errors.h"
 #include "event_table.h"
@@ -35,6 +36,7 @@
 #include "utils/rel.h"
 
 PG_FUNCTION_INFO_V1(event_store_check_ddl);
+PG_FUNCTION_INFO_V1(event_store_check_sequence);
 PG_FUNCTION_INFO_V1(event_store_check_rewrite);
 PG_FUNCTION_INFO_V1(event_store_check_drop);
 
@@ -46,9 +48,9 @@ static int	kinds_to_check(Node *parsetree);
 static int	kinds_of_alter_table(AlterTableStmt *stmt);
 static void check_object(Oid classid, Oid objid, int kinds);
 static void check_table(Oid relid, int kinds);
-static void check_sequences_in_place(void);
+static void check_sequence_stays(RangeVar *name, List *owned_by);
 pg_noreturn static void refuse(Oid relid, const char *problem);
-static void check_dropped_trigger(const char *schema, const char *relname, const char *trigger);
+static void check_dropped_part(const char *type, const char *schema, const char *relname, const char *name);
 static bool is_guarded(Oid relid);
 static Oid	table_of(Oid catalog, Oid index, AttrNumber oid_column, Oid oid);
 
@@ -98,9 +100,8 @@ kinds_to_check(Node *parsetree)
 			return ES_PROBLEM_SHAPE | ES_PROBLEM_GUARD | ES_PROBLEM_ORDER |
 				(((CreateTrigStmt *) parsetree)->replace ? ES_PROBLEM_CHANGE_STATE : 0);
 		case T_RenameStmt:
+		case T_AlterObjectDependsStmt:
 			return ES_PROBLEM_SHAPE | ES_PROBLEM_GUARD | ES_PROBLEM_ORDER;
-		case T_AlterSeqStmt:
-			return ES_PROBLEM_SEQUENCE;
 		default:
 			return ES_PROBLEM_SHAPE;
 	}
@@ -156,8 +157,6 @@ check_object(Oid classid, Oid objid, int kinds)
 		{
 			int32		column;
 
-			if (kinds & ES_PROBLEM_SEQUENCE)
-				check_sequences_in_place();
 			if (sequenceIsOwned(objid, DEPENDENCY_AUTO, &relid, &column))
 				check_table(relid, ES_PROBLEM_SEQUENCE);
 			return;
@@ -269,32 +268,51 @@ refuse(Oid relid, const char *problem)
 }
 
 /*
- * Has every event table a sequence?  For commands that take one away from its
- * table, which then does not show any more.  Locks no table: somebody may hold
- * one for long, and this may be about a sequence of anybody.
+ * Refuses DROP SEQUENCE and ALTER SEQUENCE ... OWNED BY where an event table
+ * owns the sequence.  Before the command: afterwards nobody knows whose it was.
  */
-static void
-check_sequences_in_place(void)
+Datum
+event_store_check_sequence(PG_FUNCTION_ARGS)
 {
-	Relation	catalog = table_open(TriggerRelationId, AccessShareLock);
-	SysScanDesc scan = systable_beginscan(catalog, InvalidOid, false, NULL, 0, NULL);
-	HeapTuple	tuple;
+	Node	   *parsetree = event_trigger_data(fcinfo)->parsetree;
+	ListCell   *lc;
 
-	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	if (IsA(parsetree, AlterSeqStmt))
 	{
-		Form_pg_trigger trigger = (Form_pg_trigger) GETSTRUCT(tuple);
-		AttrNumber	column;
-		Oid			sequence;
+		AlterSeqStmt *stmt = (AlterSeqStmt *) parsetree;
 
-		if (strcmp(NameStr(trigger->tgname), es_guards[ES_INSERT_GUARD].name) != 0 ||
-			!es_is_our_function(trigger->tgfoid, es_guards[ES_INSERT_GUARD].symbol))
-			continue;
-		column = get_attnum(trigger->tgrelid, es_columns[ES_POSITION].name);
-		if (column > 0 && es_owned_sequences(trigger->tgrelid, column, &sequence) == 0)
-			refuse(trigger->tgrelid, "Column \"position\" owns no sequence.");
+		foreach(lc, stmt->options)
+			if (strcmp(lfirst_node(DefElem, lc)->defname, "owned_by") == 0)
+				check_sequence_stays(stmt->sequence, (List *) lfirst_node(DefElem, lc)->arg);
 	}
-	systable_endscan(scan);
-	table_close(catalog, AccessShareLock);
+	else if (IsA(parsetree, DropStmt) &&
+			 ((DropStmt *) parsetree)->removeType == OBJECT_SEQUENCE)
+	{
+		foreach(lc, ((DropStmt *) parsetree)->objects)
+			check_sequence_stays(makeRangeVarFromNameList((List *) lfirst(lc)), NIL);
+	}
+	return PointerGetDatum(NULL);
+}
+
+/* The new owner is named as in OWNED BY; NIL if the sequence goes. */
+static void
+check_sequence_stays(RangeVar *name, List *owned_by)
+{
+	Oid			sequence = RangeVarGetRelid(name, NoLock, true);
+	Oid			relid;
+	int32		column;
+
+	if (!OidIsValid(sequence) || get_rel_relkind(sequence) != RELKIND_SEQUENCE ||
+		!sequenceIsOwned(sequence, DEPENDENCY_AUTO, &relid, &column) ||
+		column != get_attnum(relid, es_columns[ES_POSITION].name) ||
+		!is_guarded(relid))
+		return;
+	if (list_length(owned_by) > 1 &&
+		RangeVarGetRelid(makeRangeVarFromNameList(list_truncate(list_copy(owned_by), list_length(owned_by) - 1)),
+						 NoLock, true) == relid &&
+		get_attnum(relid, strVal(llast(owned_by))) == column)
+		return;
+	refuse(relid, "Column \"position\" owns no sequence.");
 }
 
 /* ALTER TABLE may fill new columns, but not rewrite what is stored. */
@@ -328,8 +346,10 @@ event_store_check_rewrite(PG_FUNCTION_ARGS)
 }
 
 /*
- * Refuses to drop a guard, or the sequence, while the table stays.  Dropping
- * the table is its owner's right; our own tables follow.
+ * Refuses to drop a guard while the table stays, and columns of an append-only
+ * table (an event table's are looked at after every command).  Whichever way:
+ * what depends on something else goes with it.  Dropping the table is its
+ * owner's right; our own tables follow.
  */
 Datum
 event_store_check_drop(PG_FUNCTION_ARGS)
@@ -339,8 +359,7 @@ event_store_check_drop(PG_FUNCTION_ARGS)
 	event_trigger_data(fcinfo);
 	SPI_connect();
 	if (SPI_execute("SELECT object_type, objid, address_names[1], address_names[2], address_names[3]"
-					" FROM pg_catalog.pg_event_trigger_dropped_objects()"
-					" WHERE original OR object_type OPERATOR(pg_catalog.=) 'table'",
+					" FROM pg_catalog.pg_event_trigger_dropped_objects()",
 					true, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not list the dropped objects");
 	dropped = SPI_tuptable;
@@ -353,35 +372,45 @@ event_store_check_drop(PG_FUNCTION_ARGS)
 
 		if (strcmp(type, "table") == 0)
 			es_forget_snapshots(DatumGetObjectId(SPI_getbinval(row, desc, 2, &isnull)));
-		else if (strcmp(type, "sequence") == 0)
-			check_sequences_in_place();
-		else if (strcmp(type, "trigger") == 0)
-			check_dropped_trigger(SPI_getvalue(row, desc, 3), SPI_getvalue(row, desc, 4),
-								  SPI_getvalue(row, desc, 5));
+		else if (strcmp(type, "trigger") == 0 || strcmp(type, "table column") == 0)
+			check_dropped_part(type, SPI_getvalue(row, desc, 3), SPI_getvalue(row, desc, 4),
+							   SPI_getvalue(row, desc, 5));
 	}
 	SPI_finish();
 	return PointerGetDatum(NULL);
 }
 
-/* One guard is gone; by the others one sees that the table was guarded. */
+/*
+ * A trigger or column is gone.  By the other guards one sees that the table was
+ * guarded; none can be made to go at once with another (see describe_table.c,
+ * on guards that depend on an extension).
+ */
 static void
-check_dropped_trigger(const char *schema, const char *relname, const char *trigger)
+check_dropped_part(const char *type, const char *schema, const char *relname, const char *name)
 {
 	bool		is_guard = false;
-	Oid			relid;
+	bool		is_event_table = false;
+	Oid			relid = get_relname_relid(relname, get_namespace_oid(schema, true));
 
-	for (int g = 0; g < ES_NUM_GUARDS; g++)
-		is_guard |= strcmp(trigger, es_guards[g].name) == 0;
-	if (!is_guard)
-		return;
-	relid = get_relname_relid(relname, get_namespace_oid(schema, true));
 	if (!OidIsValid(relid) || !is_guarded(relid))
 		return;
-	ereport(ERROR,
-			(errcode(ES_UNGUARDED_EVENT_TABLE),
-			 errmsg("cannot drop guard \"%s\" of table \"%s\"", trigger, relname),
-			 errdetail("It is what keeps the table append-only."),
-			 errhint("Drop the table, if you want to be rid of it."),
-			 err_generic_string(PG_DIAG_SCHEMA_NAME, schema),
-			 err_generic_string(PG_DIAG_TABLE_NAME, relname)));
+	for (int g = 0; g < ES_NUM_GUARDS; g++)
+		is_guard |= strcmp(name, es_guards[g].name) == 0;
+	if (strcmp(type, "trigger") == 0 && is_guard)
+		ereport(ERROR,
+				(errcode(ES_UNGUARDED_EVENT_TABLE),
+				 errmsg("cannot drop guard \"%s\" of table \"%s\"", name, relname),
+				 errdetail("It is what keeps the table append-only."),
+				 errhint("Drop the table, if you want to be rid of it."),
+				 err_generic_string(PG_DIAG_SCHEMA_NAME, schema),
+				 err_generic_string(PG_DIAG_TABLE_NAME, relname)));
+	is_event_table = OidIsValid(get_trigger_oid(relid, es_guards[ES_INSERT_GUARD].name, true));
+	if (strcmp(type, "table column") == 0 && !is_event_table)
+		ereport(ERROR,
+				(errcode(ES_APPEND_ONLY_VIOLATION),
+				 errmsg("cannot drop column \"%s\" of \"%s\": it is append-only", name, relname),
+				 errdetail("What has been recorded is never changed, by nobody."),
+				 errhint("Leave the column, and add another."),
+				 err_generic_string(PG_DIAG_SCHEMA_NAME, schema),
+				 err_generic_string(PG_DIAG_TABLE_NAME, relname)));
 }

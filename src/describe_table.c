@@ -26,6 +26,7 @@
 #include "catalog/pg_type.h"
 #include "commands/trigger.h"
 #include "event_table.h"
+#include "nodes/nodes.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
@@ -108,7 +109,8 @@ es_describe_table(Relation rel, int kinds, EventTable *table)
 		return;
 
 	columns = column_problem(rel, table);
-	table->simple = table->plain && RelationGetDescr(rel)->constr->num_check == 0;
+	table->simple = table->plain &&
+		(RelationGetDescr(rel)->constr == NULL || RelationGetDescr(rel)->constr->num_check == 0);
 	for (int i = 0; i < triggers->numtriggers; i++)
 		if (TRIGGER_FOR_INSERT(triggers->triggers[i].tgtype) &&
 			which_guard(&triggers->triggers[i]) < 0)
@@ -187,6 +189,8 @@ es_shape_problem(Relation rel)
 		return pstrdup("It is a temporary table.");
 	if (rel->rd_rel->relpersistence == RELPERSISTENCE_UNLOGGED)
 		return pstrdup("It is an unlogged table.");
+	if (OidIsValid(rel->rd_rel->reloftype))
+		return pstrdup("It is a typed table.");
 	if (rel->rd_rel->relispartition)
 		return pstrdup("It is a partition.");
 	if (has_superclass(RelationGetRelid(rel)))
@@ -226,7 +230,9 @@ column_problem(Relation rel, EventTable *table)
 			continue;
 		}
 		att = TupleDescAttr(desc, attnum - 1);
-		if (att->atttypid != spec->type)
+		if (attnum != i + 1)
+			problem = psprintf("Column \"%s\" is not the one that the table was made with.", spec->name);
+		else if (att->atttypid != spec->type)
 			problem = psprintf("Column \"%s\" has type %s, not %s.",
 							   spec->name, format_type_be(att->atttypid),
 							   format_type_be(spec->type));
@@ -290,6 +296,9 @@ guard_problem(TriggerDesc *triggers, int kinds, EventTable *table)
 			continue;
 		}
 		found[g] = es_is_guard(trigger, &es_guards[g]);
+		if (found[g] && (kinds & ES_PROBLEM_GUARD) &&
+			getAutoExtensionsOfObject(TriggerRelationId, trigger->tgoid) != NIL)
+			return psprintf("Guard \"%s\" depends on another extension.", trigger->tgname);
 		if (!found[g] && (kinds & ES_PROBLEM_GUARD))
 			return psprintf("Trigger \"%s\" is not what the guard \"%s\" has to be.",
 							trigger->tgname, es_guards[g].name);
@@ -321,30 +330,49 @@ index_has_keys(Relation index, int nkeys, const AttrNumber *keys)
 	return true;
 }
 
-static bool
-is_category_expression(Relation index, AttrNumber stream)
+/*
+ * An index's expressions or predicate as they are stored.  The relation cache
+ * would fold constants in them, and so run functions of the table's owner as
+ * whoever looks at the table.
+ */
+static Node *
+stored_expression(Relation index, AttrNumber column)
 {
-	List	   *expressions = RelationGetIndexExpressions(index);
+	HeapTuple	tuple = SearchSysCache1(INDEXRELID, ObjectIdGetDatum(RelationGetRelid(index)));
+	Node	   *node = NULL;
+	bool		isnull;
+	Datum		datum;
+
+	if (!HeapTupleIsValid(tuple))
+		return NULL;
+	datum = SysCacheGetAttr(INDEXRELID, tuple, column, &isnull);
+	if (!isnull)
+		node = stringToNode(TextDatumGetCString(datum));
+	ReleaseSysCache(tuple);
+	return node;
+}
+
+static bool
+is_category_expression(Node *expressions, AttrNumber stream)
+{
 	FuncExpr   *call;
 
-	if (list_length(expressions) != 1 || !IsA(linitial(expressions), FuncExpr))
+	if (expressions == NULL || list_length((List *) expressions) != 1 ||
+		!IsA(linitial((List *) expressions), FuncExpr))
 		return false;
-	call = linitial_node(FuncExpr, expressions);
+	call = linitial_node(FuncExpr, (List *) expressions);
 	return list_length(call->args) == 1 && IsA(linitial(call->args), Var) &&
 		linitial_node(Var, call->args)->varattno == stream &&
 		es_is_our_function(call->funcid, "event_store_category");
 }
 
 static bool
-is_not_null_predicate(Relation index, AttrNumber column)
+is_not_null_predicate(Node *predicate, AttrNumber column)
 {
-	List	   *predicate = RelationGetIndexPredicate(index);
-	NullTest   *test;
+	NullTest   *test = (NullTest *) predicate;
 
-	if (list_length(predicate) != 1 || !IsA(linitial(predicate), NullTest))
-		return false;
-	test = linitial_node(NullTest, predicate);
-	return test->nulltesttype == IS_NOT_NULL && IsA(test->arg, Var) &&
+	return predicate != NULL && IsA(predicate, NullTest) &&
+		test->nulltesttype == IS_NOT_NULL && IsA(test->arg, Var) &&
 		castNode(Var, test->arg)->varattno == column;
 }
 
@@ -377,12 +405,14 @@ find_index(Relation index, EventTable *table)
 	AttrNumber	correlation_keys[] = {attnum[ES_CORRELATION_ID], attnum[ES_POSITION]};
 	Form_pg_index form = index->rd_index;
 	Oid			indexid = RelationGetRelid(index);
-	bool		partial = RelationGetIndexPredicate(index) != NIL;
-	bool		category = is_category_expression(index, attnum[ES_STREAM]);
-	bool		correlation = is_not_null_predicate(index, attnum[ES_CORRELATION_ID]);
+	Node	   *expressions = stored_expression(index, Anum_pg_index_indexprs);
+	Node	   *predicate = stored_expression(index, Anum_pg_index_indpred);
+	bool		partial = predicate != NULL;
+	bool		category = is_category_expression(expressions, attnum[ES_STREAM]);
+	bool		correlation = is_not_null_predicate(predicate, attnum[ES_CORRELATION_ID]);
 
-	if ((partial && !correlation && !is_not_null_predicate(index, attnum[ES_CAUSATION_ID])) ||
-		(RelationGetIndexExpressions(index) != NIL && !category) ||
+	if ((partial && !correlation && !is_not_null_predicate(predicate, attnum[ES_CAUSATION_ID])) ||
+		(expressions != NULL && !category) ||
 		form->indisexclusion)
 		table->simple = false;
 

@@ -576,10 +576,10 @@ prepare_plan(EventWriter *writer)
 		appendStringInfo(&query, "%s$%d", i > 1 ? ", " : "", i);
 	appendStringInfoChar(&query, ')');
 
-	/* What is allocated from now on must outlive SPI_finish(). */
 	SPI_connect();
-	MemoryContextSwitchTo(caller);
 	writer->plan = SPI_prepare(query.data, n, types);
+	/* What the caller allocates now must outlive SPI_finish(). */
+	MemoryContextSwitchTo(caller);
 	if (writer->plan == NULL)
 		elog(ERROR, "could not prepare an insert: %s", SPI_result_code_string(SPI_result));
 }
@@ -595,6 +595,7 @@ put_by_plan(EventWriter *writer, NewEvent *event)
 	TupleTableSlot *slot;
 	int64		position;
 	bool		isnull;
+	MemoryContext caller = CurrentMemoryContext;
 
 	for (int i = 0; i < ES_NUM_COLUMNS; i++)
 	{
@@ -605,6 +606,7 @@ put_by_plan(EventWriter *writer, NewEvent *event)
 	}
 	if (SPI_execute_plan(writer->plan, values, nulls, false, 0) != SPI_OK_INSERT)
 		elog(ERROR, "could not insert an event");
+	MemoryContextSwitchTo(caller);
 
 	es_key_text(&key[0], 1, DatumGetTextPP(event->values[ES_STREAM]));
 	es_key_int64(&key[1], 2, BTEqualStrategyNumber, DatumGetInt64(event->values[ES_VERSION]));

@@ -112,7 +112,8 @@ SELECT is((SELECT format('%s %s %s %s', superuser, trusted, relocatable, schema)
 SELECT set_eq($$ SELECT format('%s on %s by %s, %s', evtname, evtevent, evtfoid::regproc, evtenabled) FROM pg_event_trigger WHERE evtname ~ '^event_store' $$,
               ARRAY['event_store_check_ddl on ddl_command_end by event_store._check_ddl, A',
                   'event_store_check_rewrite on table_rewrite by event_store._check_rewrite, A',
-                    'event_store_check_drop on sql_drop by event_store._check_drop, A'], 'its event triggers are ENABLE ALWAYS');
+                    'event_store_check_drop on sql_drop by event_store._check_drop, A',
+                    'event_store_check_sequence on ddl_command_start by event_store._check_sequence, A'], 'its event triggers are ENABLE ALWAYS');
 
 -- Settings.
 SELECT set_eq($$ SELECT format('%s %s %s %s', name, vartype, boot_val, context) FROM pg_settings WHERE name LIKE 'event_store.%' $$,

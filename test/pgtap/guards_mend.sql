@@ -10,6 +10,7 @@ CREATE TABLE other (a int);
 ALTER EVENT TRIGGER event_store_check_ddl DISABLE;
 ALTER EVENT TRIGGER event_store_check_rewrite DISABLE;
 ALTER EVENT TRIGGER event_store_check_drop DISABLE;
+ALTER EVENT TRIGGER event_store_check_sequence DISABLE;
 
 -- Breaks an event table of three events by that command (%s is its name), and
 -- looks at what every way in says; then mends it.

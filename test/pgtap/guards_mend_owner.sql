@@ -7,9 +7,9 @@ SET ROLE es_mend_owner;
 SELECT event_store.create_event_table('orders') \g /dev/null
 SELECT event_store.append('orders', 'a-1', 'T', '1') \g /dev/null
 RESET ROLE;
-ALTER EVENT TRIGGER event_store_check_drop DISABLE;
+ALTER EVENT TRIGGER event_store_check_sequence DISABLE;
 DROP SEQUENCE orders_position_seq;
-ALTER EVENT TRIGGER event_store_check_drop ENABLE ALWAYS;
+ALTER EVENT TRIGGER event_store_check_sequence ENABLE ALWAYS;
 SET ROLE es_mend_owner;
 SELECT throws_ok($$ SELECT event_store.append('orders', 'a-1', 'T', '2') $$, 'SE005', NULL, 'without its sequence it takes no appends');
 RESET ROLE;
