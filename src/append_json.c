@@ -9,6 +9,7 @@
 #include "catalog/pg_type.h"
 #include "fmgr.h"
 #include "funcapi.h"
+#include "miscadmin.h"
 #include "result.h"
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
@@ -225,6 +226,7 @@ parse_events(StreamAppend *append, JsonbContainer *array)
 		NewEvent   *event = &append->events[context.i];
 		JsonbValue	object;
 
+		CHECK_FOR_INTERRUPTS();
 		get_object(array, context.i, "events", &object);
 		parse_event(append, event, object.val.binary.data);
 		if (context.i == 0)

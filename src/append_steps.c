@@ -15,6 +15,7 @@
 #include "append_steps.h"
 #include "arguments.h"
 #include "errors.h"
+#include "miscadmin.h"
 #include "event_id.h"
 #include "scan.h"
 #include "settings.h"
@@ -49,7 +50,10 @@ es_append(EventTable *table, StreamAppend *streams, int nstreams)
 		streams[i].hash = es_stream_hash(streams[i].stream);
 	lock_streams(table, streams, nstreams);
 	for (int i = 0; i < nstreams; i++)
+	{
+		CHECK_FOR_INTERRUPTS();
 		streams[i].version = es_stream_version(table, streams[i].stream, streams[i].hash);
+	}
 
 	if (find_duplicates(table, streams, nstreams))
 		return;
@@ -218,6 +222,7 @@ find_duplicates(EventTable *table, StreamAppend *streams, int nstreams)
 			EventScan  *scan = scan_event_id(table, append->events[j].values[ES_EVENT_ID]);
 			TupleTableSlot *slot = es_scan_next(scan, ForwardScanDirection);
 
+			CHECK_FOR_INTERRUPTS();
 			if (slot == NULL)
 				missing = &append->events[j];
 			else if (is_duplicate(table, append, j, slot))

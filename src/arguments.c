@@ -92,6 +92,17 @@ check_length(const text *value, const char *what, int max)
 }
 
 void
+es_check_size(Size bytes)
+{
+	if (bytes > ES_MAX_EVENT_BYTES)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("event is too large: %zu bytes of data and metadata", bytes),
+				 errdetail("At most %d bytes are allowed.", ES_MAX_EVENT_BYTES),
+				 errhint("Store large objects elsewhere, and refer to them in the event.")));
+}
+
+void
 es_check_schema_version(int32 schema_version)
 {
 	if (schema_version < 1)

@@ -19,6 +19,10 @@ extern int64 es_arg_int64(FunctionCallInfo fcinfo, int n, int64 otherwise);
 extern bool es_arg_backward(FunctionCallInfo fcinfo, int n);
 extern void es_check_stream(const text *stream);
 extern void es_check_type(const text *type);
+/* data and metadata of an event; it has to fit into one value of a batch */
+#define ES_MAX_EVENT_BYTES		(200 * 1024 * 1024)
+
+extern void es_check_size(Size bytes);
 extern void es_check_schema_version(int32 schema_version);
 extern void es_check_expected_version(int64 version);
 

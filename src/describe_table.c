@@ -89,7 +89,7 @@ es_describe_table(Relation rel, int kinds, EventTable *table)
 	/* A copy, since an invalidation can free it while we look. */
 	TriggerDesc *triggers = CopyTriggerDesc(rel->trigdesc);
 	char	   *columns;
-	char	   *sequence = pstrdup("Column \"position\" is missing.");
+	char	   *sequence = NULL;
 
 	memset(table, 0, sizeof(EventTable));
 	table->relid = RelationGetRelid(rel);
@@ -115,7 +115,7 @@ es_describe_table(Relation rel, int kinds, EventTable *table)
 		if (TRIGGER_FOR_INSERT(triggers->triggers[i].tgtype) &&
 			which_guard(&triggers->triggers[i]) < 0)
 			table->simple = false;
-	if (table->attnum[ES_POSITION] != 0)
+	if (columns == NULL)
 	{
 		find_indexes(rel, table);
 		sequence = sequence_problem(table);
@@ -520,7 +520,7 @@ sequence_problem(EventTable *table)
 	{
 		/* In this order: others go on drawing and committing. */
 		int64		greatest = es_last_position(table, SnapshotSelf);
-		int64		last = es_sequence_last_value(sequence);
+		int64		last = es_sequence_last_value(sequence, NULL);
 
 		if (last < greatest)
 			problem = psprintf("Its sequence stands at " INT64_FORMAT ", below the greatest position, " INT64_FORMAT ".",

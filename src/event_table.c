@@ -230,13 +230,14 @@ look_up(Relation rel)
 }
 
 /*
- * The last value that the sequence has given out, 0 for none.  Reads the page
+ * The last value that the sequence has given out, 0 for none; and whether it
+ * has just been logged, as by setval(), and at every 33rd nextval().  Reads the page
  * itself: pg_sequence_last_value() would keep a lock to the end of the
  * transaction, at which other readers would take us for a writer, and wants
  * privileges.
  */
 int64
-es_sequence_last_value(Oid sequence)
+es_sequence_last_value(Oid sequence, bool *logged)
 {
 	Relation	rel = relation_open(sequence, AccessShareLock);
 	Buffer		buffer = ReadBuffer(rel, 0);
@@ -249,6 +250,8 @@ es_sequence_last_value(Oid sequence)
 		((char *) PageGetItem(page, PageGetItemId(page, FirstOffsetNumber)) +
 		 ((HeapTupleHeader) PageGetItem(page, PageGetItemId(page, FirstOffsetNumber)))->t_hoff);
 	last = data->is_called ? data->last_value : data->last_value - 1;
+	if (logged)
+		*logged = data->log_cnt == 0;
 	UnlockReleaseBuffer(buffer);
 	relation_close(rel, NoLock);
 	return last;
@@ -267,20 +270,23 @@ es_last_position(EventTable *table, Snapshot snapshot)
 }
 
 /*
- * The sequence's last value, for a writer.  A value lower than this backend
- * has seen before means that somebody has set it back.
+ * The sequence's last value, for a writer.  Somebody may have set it back, also
+ * to a value that no event has, above what this backend has seen: then events
+ * would be lost to readers who are past it.  So the writer looks whenever it
+ * can have happened, which is seldom.
  */
 int64
 es_check_sequence(EventTable *table)
 {
-	int64		last = es_sequence_last_value(table->sequence);
+	bool		logged;
+	int64		last = es_sequence_last_value(table->sequence, &logged);
 	CacheEntry *entry = hash_search(cache, &table->relid, HASH_FIND, NULL);
 
-	if (entry && last < entry->last_seen)
+	if (logged || (entry && last < entry->last_seen))
 	{
 		int64		greatest = es_last_position(table, SnapshotSelf);
 
-		last = es_sequence_last_value(table->sequence);
+		last = es_sequence_last_value(table->sequence, NULL);
 		if (last < greatest)
 			es_unguarded(table->rel,
 						 psprintf("Its sequence stands at " INT64_FORMAT ", below the greatest position, " INT64_FORMAT ".",

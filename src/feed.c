@@ -8,6 +8,7 @@
  */
 #include "postgres.h"
 
+#include "access/detoast.h"
 #include "access/htup_details.h"
 #include "access/xlog.h"
 #include "arguments.h"
@@ -62,7 +63,7 @@ static void set_bounds(EventQuery *query, FunctionCallInfo fcinfo, int64 mark,
 					   int after, int before);
 static Checkpoint newest_at(EventQuery *query, int64 position);
 static void check_not_diverged(EventQuery *query, FunctionCallInfo fcinfo, int after, int after_event_id);
-static bool add_to_batch(EventTable *table, TupleTableSlot *slot, void *arg);
+static Received add_to_batch(EventTable *table, TupleTableSlot *slot, void *arg);
 
 Datum
 event_store_high_water_mark(PG_FUNCTION_ARGS)
@@ -195,7 +196,7 @@ high_water_mark(EventTable *table)
 				 errdetail("Its events arrive with positions that the publisher has drawn, not in their order."),
 				 errhint("Read the feed on the publisher. Streams can be read here.")));
 
-	mark = es_sequence_last_value(table->sequence);
+	mark = es_sequence_last_value(table->sequence, NULL);
 	if (!es_in_flight(table->relid) && !others_in_flight(table))
 		return mark;
 	return es_least_tag_in_flight(table->relid, mark);
@@ -232,7 +233,7 @@ set_bounds(EventQuery *query, FunctionCallInfo fcinfo, int64 mark, int after, in
 		query->high = Max(PG_GETARG_INT64(before), 0) - 1;
 }
 
-static bool
+static Received
 take_checkpoint(EventTable *table, TupleTableSlot *slot, void *arg)
 {
 	Checkpoint *checkpoint = arg;
@@ -240,7 +241,7 @@ take_checkpoint(EventTable *table, TupleTableSlot *slot, void *arg)
 
 	checkpoint->position = es_slot_int64(slot, table, ES_POSITION);
 	checkpoint->event_id = *DatumGetUUIDP(es_slot_datum(slot, table, ES_EVENT_ID, &isnull));
-	return false;
+	return ES_ENOUGH;
 }
 
 /* The newest existing event at or below a position. */
@@ -331,11 +332,30 @@ make_json_value(EventColumn column, Datum datum, JsonbValue *value)
 	value->val.string.len = strlen(value->val.string.val);
 }
 
-static bool
+/*
+ * The batch ends before the event that would make it too large for a value of
+ * type jsonb, if that is not the first; for one alone there is room, by the
+ * limit that an append enforces.
+ */
+static Received
 add_to_batch(EventTable *table, TupleTableSlot *slot, void *arg)
 {
 	Batch	   *batch = arg;
-	MemoryContext old = MemoryContextSwitchTo(batch->context);
+	MemoryContext old;
+	Size		bytes = 0;
+
+	for (int i = 0; i < ES_NUM_COLUMNS; i++)
+	{
+		bool		isnull;
+		Datum		datum = es_slot_datum(slot, table, i, &isnull);
+
+		if (!isnull && es_columns[i].type == JSONBOID)
+			bytes += toast_raw_datum_size(datum);
+	}
+	if (batch->bytes > 0 && batch->bytes + bytes > BATCH_MAX_BYTES)
+		return ES_FULL;
+	batch->bytes += bytes;
+	old = MemoryContextSwitchTo(batch->context);
 
 	pushJsonbValue(&batch->state, WJB_BEGIN_OBJECT, NULL);
 	for (int i = 0; i < ES_NUM_COLUMNS; i++)
@@ -352,15 +372,12 @@ add_to_batch(EventTable *table, TupleTableSlot *slot, void *arg)
 		{
 			/* The row's memory goes when the next one is fetched. */
 			if (es_columns[i].type == JSONBOID)
-			{
 				datum = PointerGetDatum(PG_DETOAST_DATUM_COPY(datum));
-				batch->bytes += VARSIZE(DatumGetPointer(datum));
-			}
 			make_json_value(i, datum, &value);
 		}
 		pushJsonbValue(&batch->state, WJB_VALUE, &value);
 	}
 	pushJsonbValue(&batch->state, WJB_END_OBJECT, NULL);
 	MemoryContextSwitchTo(old);
-	return batch->bytes < BATCH_MAX_BYTES;
+	return ES_MORE;
 }

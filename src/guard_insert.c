@@ -9,6 +9,7 @@
  */
 #include "postgres.h"
 
+#include "access/detoast.h"
 #include "access/htup_details.h"
 #include "append_steps.h"
 #include "arguments.h"
@@ -50,6 +51,7 @@ check_values(TriggerData *trigger, EventTable *table)
 {
 	bool		isnull;
 	Datum		value;
+	Size		bytes;
 
 	value = get_column(trigger, table, ES_POSITION, &isnull);
 	if (!isnull)
@@ -62,6 +64,10 @@ check_values(TriggerData *trigger, EventTable *table)
 				 errtablecol(table->rel, table->attnum[ES_POSITION])));
 	value = get_column(trigger, table, ES_TYPE, &isnull);
 	es_check_type(isnull ? NULL : DatumGetTextPP(value));
+	value = get_column(trigger, table, ES_DATA, &isnull);
+	bytes = isnull ? 0 : toast_raw_datum_size(value);
+	value = get_column(trigger, table, ES_METADATA, &isnull);
+	es_check_size(bytes + (isnull ? 0 : toast_raw_datum_size(value)));
 	value = get_column(trigger, table, ES_SCHEMA_VERSION, &isnull);
 	if (!isnull)
 		es_check_schema_version(DatumGetInt32(value));
@@ -81,6 +87,10 @@ next_version(TriggerData *trigger, EventTable *table, text *stream, uint32 hash)
 	Datum		version = get_column(trigger, table, ES_VERSION, &isnull);
 	Datum		event_id;
 
+	if (!isnull && DatumGetInt64(version) < 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("version must be at least 1, not " INT64_FORMAT, DatumGetInt64(version))));
 	append.version = es_stream_version(table, stream, hash);
 	if (isnull || DatumGetInt64(version) == append.version + 1)
 		return append.version + 1;
@@ -88,10 +98,6 @@ next_version(TriggerData *trigger, EventTable *table, text *stream, uint32 hash)
 	event_id = get_column(trigger, table, ES_EVENT_ID, &isnull);
 	if (!isnull && es_event_id_exists(table, event_id))
 		return DatumGetInt64(version);
-	if (append.expected_version < 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("version must be at least 1, not " INT64_FORMAT, DatumGetInt64(version))));
 	es_check_versions(table, &append, 1);
 	pg_unreachable();
 }

@@ -8,6 +8,7 @@
  */
 #include "postgres.h"
 
+#include "access/table.h"
 #include "arguments.h"
 #include "commands/async.h"
 #include "event_table.h"
@@ -28,7 +29,8 @@ event_store_channel(PG_FUNCTION_ARGS)
 {
 	EventTable *table = es_event_table_open(es_arg_table(fcinfo), AccessShareLock, ES_FOR_LOOKING);
 
-	es_event_table_close(table);
+	/* Keeps no lock, since it takes no privilege. */
+	table_close(table->rel, AccessShareLock);
 	PG_RETURN_TEXT_P(cstring_to_text(channel_name(table->relid)));
 }
 

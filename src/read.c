@@ -28,6 +28,7 @@
 
 typedef struct Progress
 {
+	int64		last;			/* version or position of the last scanned */
 	int64		scanned;
 	int64		count;
 	EventQueryResult result;
@@ -129,20 +130,23 @@ static bool
 take(EventQuery *query, EventTable *table, TupleTableSlot *slot,
 	 EventReceiver receive, void *arg, Progress *progress)
 {
-	bool		more = true;
+	Received	received = ES_MORE;
 
 	if (matches(query, table, slot))
 	{
-		more = receive(table, slot, arg);
+		received = receive(table, slot, arg);
 		progress->count++;
 	}
-	progress->scanned++;
-	if (more && progress->count < query->max_count &&
+	if (received != ES_FULL)
+	{
+		progress->last = es_slot_int64(slot, table, query->stream ? ES_VERSION : ES_POSITION);
+		progress->scanned++;
+	}
+	if (received == ES_MORE && progress->count < query->max_count &&
 		progress->scanned < query->max_scanned)
 		return true;
 	progress->result.complete = false;
-	progress->result.last_scanned =
-		es_slot_int64(slot, table, query->stream ? ES_VERSION : ES_POSITION);
+	progress->result.last_scanned = progress->last;
 	return false;
 }
 
@@ -289,7 +293,7 @@ read_by_sql(EventQuery *query, EventReceiver receive, void *arg)
 	return progress.result;
 }
 
-static bool
+static Received
 put_in_tuplestore(EventTable *table, TupleTableSlot *slot, void *arg)
 {
 	ReturnSetInfo *result = arg;
@@ -305,7 +309,7 @@ put_in_tuplestore(EventTable *table, TupleTableSlot *slot, void *arg)
 			values[i] = es_slot_datum(slot, table, i, &nulls[i]);
 		tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
 	}
-	return true;
+	return ES_MORE;
 }
 
 /* Returns the events from a function that RETURNS SETOF event_store.event. */

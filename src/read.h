@@ -44,11 +44,18 @@ typedef struct EventQuery
 	TimestampTz *as_of;
 } EventQuery;
 
+typedef enum Received
+{
+	ES_MORE,					/* taken, and there may be more */
+	ES_ENOUGH,					/* taken, but no more */
+	ES_FULL						/* not taken */
+} Received;
+
 /*
  * Gets each event as a row of the table it is handed; that is the event table
- * or one of the same columns.  Returns whether it wants more.
+ * or one of the same columns.
  */
-typedef bool (*EventReceiver) (EventTable *table, TupleTableSlot *slot, void *arg);
+typedef Received (*EventReceiver) (EventTable *table, TupleTableSlot *slot, void *arg);
 
 typedef struct EventQueryResult
 {

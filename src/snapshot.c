@@ -65,14 +65,15 @@ static void
 become(Oid userid, SavedUser *saved)
 {
 	GetUserIdAndSecContext(&saved->userid, &saved->context);
-	SetUserIdAndSecContext(userid, saved->context | SECURITY_LOCAL_USERID_CHANGE | SECURITY_NOFORCE_RLS);
+	SetUserIdAndSecContext(userid, saved->context | SECURITY_LOCAL_USERID_CHANGE |
+						   SECURITY_RESTRICTED_OPERATION | SECURITY_NOFORCE_RLS);
 }
 
-static bool
+static Received
 note_existence(EventTable *table, TupleTableSlot *slot, void *arg)
 {
 	*(bool *) arg = true;
-	return false;
+	return ES_ENOUGH;
 }
 
 static text *

@@ -52,11 +52,11 @@ event_store_read_stream(PG_FUNCTION_ARGS)
 	return (Datum) 0;
 }
 
-static bool
+static Received
 take_version(EventTable *table, TupleTableSlot *slot, void *arg)
 {
 	*(int64 *) arg = es_slot_int64(slot, table, ES_VERSION);
-	return false;
+	return ES_ENOUGH;
 }
 
 Datum
@@ -108,11 +108,11 @@ event_store_read_event(PG_FUNCTION_ARGS)
 	return (Datum) 0;
 }
 
-static bool
+static Received
 take_position(EventTable *table, TupleTableSlot *slot, void *arg)
 {
 	*(int64 *) arg = es_slot_int64(slot, table, ES_POSITION);
-	return false;
+	return ES_ENOUGH;
 }
 
 Datum

@@ -232,7 +232,7 @@ mend_sequence(Oid relid, const char *name, ReturnSetInfo *result)
 	else if (table.problem)
 	{
 		sequence = sequence_of(&table);
-		raise_sequence(&table, sequence, es_sequence_last_value(table.sequence), result);
+		raise_sequence(&table, sequence, es_sequence_last_value(table.sequence, NULL), result);
 		es_describe_table(rel, ES_PROBLEM_SEQUENCE, &table);
 		if (table.problem)
 		{
@@ -324,8 +324,9 @@ event_store_check_guards(PG_FUNCTION_ARGS)
 	rel = try_relation_open(relid, AccessShareLock);
 	if (rel && rel->rd_rel->relkind == RELKIND_RELATION)
 		es_describe_table(rel, ES_PROBLEM_ANY, &table);
+	/* Keeps no lock, since it takes no privilege. */
 	if (rel)
-		relation_close(rel, NoLock);
+		relation_close(rel, AccessShareLock);
 	if (!table.is_event_table && !table.is_append_only)
 		es_event_table_open(relid, AccessShareLock, ES_FOR_LOOKING);	/* raises SE004 */
 	if (table.problem == NULL)

@@ -15,6 +15,7 @@
  */
 #include "postgres.h"
 
+#include "access/detoast.h"
 #include "access/heapam.h"
 #include "access/tableam.h"
 #include "access/xact.h"
@@ -128,6 +129,8 @@ es_writer_put(EventWriter *writer, NewEvent *event)
 	if (writer->plan)
 		return put_by_plan(writer, event);
 
+	es_check_size(toast_raw_datum_size(event->values[ES_DATA]) +
+				  (event->nulls[ES_METADATA] ? 0 : toast_raw_datum_size(event->values[ES_METADATA])));
 	position = es_draw_position(writer->table, writer->xact);
 	event->values[ES_POSITION] = Int64GetDatum(position);
 	event->values[ES_RECORDED_AT] = TimestampTzGetDatum(GetCurrentTimestamp());
@@ -433,7 +436,7 @@ check_row(EventWriter *writer, TupleTableSlot *slot)
 		{
 			Form_pg_attribute att = TupleDescAttr(desc, i);
 
-			if (att->attnotnull && slot->tts_isnull[i] &&
+			if (att->attnotnull && !att->attgenerated && slot->tts_isnull[i] &&
 				!bms_is_member(att->attnum, writer->ours))
 				ereport(ERROR,
 						(errcode(ERRCODE_NOT_NULL_VIOLATION),

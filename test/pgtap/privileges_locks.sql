@@ -1,7 +1,7 @@
 -- Whoever may not do a thing is told so before a strong lock is asked for;
 -- otherwise anybody could make everybody else wait.
 SET client_min_messages = warning;
-SELECT plan(8);
+SELECT plan(10);
 
 CREATE EXTENSION dblink;
 CREATE ROLE es_locks_reader;
@@ -29,6 +29,11 @@ SELECT throws_ok(command, '55P03', NULL, 'who may: ' || name || ' waits for the 
 SET ROLE es_locks_reader;
 SELECT throws_ok(command, '42501', NULL, 'who may not: ' || name || ' is refused at once') FROM calls;
 RESET ROLE;
+-- What takes no privilege keeps no lock.
+SELECT is((SELECT count(*) FROM pg_locks WHERE pid = pg_backend_pid() AND relation = 'orders'::regclass), 0::bigint, name || ' keeps no lock')
+  FROM (SELECT 'channel()', event_store.channel('orders') OFFSET 0) AS c(name, result) WHERE result <> '';
+SELECT is((SELECT count(*) FROM pg_locks WHERE pid = pg_backend_pid() AND relation = 'orders'::regclass), 0::bigint, name || ' keeps no lock')
+  FROM (SELECT 'check_guards()', event_store.check_guards('orders') OFFSET 0) AS c(name, result) WHERE result IS NULL;
 SELECT dblink_disconnect('worker') \g /dev/null
 
 DROP OWNED BY es_locks_reader;
