@@ -1,5 +1,8 @@
 \echo Use "CREATE EXTENSION event_store" to load this file. \quit
 
+-- Made here, so that it belongs to the extension, and so to a superuser: whoever
+-- could create functions in it could pass them off as ours.
+CREATE SCHEMA event_store;
 COMMENT ON SCHEMA event_store IS
 'Event stores in tables: the functions, types and views of the extension event_store.';
 

@@ -34,6 +34,7 @@
 #include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
+#include "xact_state.h"
 
 PG_FUNCTION_INFO_V1(event_store_check_ddl);
 PG_FUNCTION_INFO_V1(event_store_check_sequence);
@@ -46,11 +47,14 @@ PG_FUNCTION_INFO_V1(event_store_check_drop);
 
 static int	kinds_to_check(Node *parsetree);
 static int	kinds_of_alter_table(AlterTableStmt *stmt);
+static bool changes_column_type(Node *parsetree);
+pg_noreturn static void append_only_violation(const char *what, const char *detail, Oid relid);
 static void check_object(Oid classid, Oid objid, int kinds);
 static void check_table(Oid relid, int kinds);
 static void check_sequence_stays(RangeVar *name, List *owned_by);
 pg_noreturn static void refuse(Oid relid, const char *problem);
-static void check_dropped_part(const char *type, const char *schema, const char *relname, const char *name);
+static void check_dropped_trigger(const char *schema, const char *relname, const char *trigger);
+static void check_dropped_column(Oid relid, const char *column);
 static bool is_guarded(Oid relid);
 static Oid	table_of(Oid catalog, Oid index, AttrNumber oid_column, Oid oid);
 
@@ -67,7 +71,9 @@ event_trigger_data(FunctionCallInfo fcinfo)
 Datum
 event_store_check_ddl(PG_FUNCTION_ARGS)
 {
-	int			kinds = kinds_to_check(event_trigger_data(fcinfo)->parsetree);
+	Node	   *parsetree = event_trigger_data(fcinfo)->parsetree;
+	int			kinds = kinds_to_check(parsetree);
+	bool		changes_type = changes_column_type(parsetree);
 	SPITupleTable *commands;
 
 	SPI_connect();
@@ -81,7 +87,12 @@ event_store_check_ddl(PG_FUNCTION_ARGS)
 		Oid			classid = DatumGetObjectId(SPI_getbinval(commands->vals[i], commands->tupdesc, 1, &isnull));
 		Oid			objid = DatumGetObjectId(SPI_getbinval(commands->vals[i], commands->tupdesc, 2, &isnull));
 
+		if (objid == es_table_being_rewritten)
+			es_table_being_rewritten = InvalidOid;
 		check_object(classid, objid, kinds);
+		if (changes_type && classid == RelationRelationId && is_guarded(objid))
+			append_only_violation("change a column's type in",
+								  "The stored values would mean something else.", objid);
 	}
 	SPI_finish();
 	return PointerGetDatum(NULL);
@@ -138,6 +149,19 @@ kinds_of_alter_table(AlterTableStmt *stmt)
 		}
 	}
 	return kinds;
+}
+
+/* Types can be exchanged without a rewrite, and the values mean something else. */
+static bool
+changes_column_type(Node *parsetree)
+{
+	ListCell   *lc;
+
+	if (IsA(parsetree, AlterTableStmt))
+		foreach(lc, ((AlterTableStmt *) parsetree)->cmds)
+			if (((AlterTableCmd *) lfirst(lc))->subtype == AT_AlterColumnType)
+				return true;
+	return false;
 }
 
 static void
@@ -322,7 +346,6 @@ event_store_check_rewrite(PG_FUNCTION_ARGS)
 	Oid			relid;
 	int			reason;
 	bool		isnull;
-	Relation	rel;
 
 	event_trigger_data(fcinfo);
 	SPI_connect();
@@ -334,15 +357,24 @@ event_store_check_rewrite(PG_FUNCTION_ARGS)
 	SPI_finish();
 
 	/* In mid-rewrite the table cannot be looked at closely. */
-	if ((reason & (REWRITE_COLUMN | REWRITE_PERSISTENCE)) == 0 || !is_guarded(relid))
+	if (!is_guarded(relid))
 		return PointerGetDatum(NULL);
-	rel = relation_open(relid, NoLock);
+	if (reason & (REWRITE_COLUMN | REWRITE_PERSISTENCE))
+		append_only_violation("rewrite", "The command would rewrite every stored row.", relid);
+	es_table_being_rewritten = relid;
+	return PointerGetDatum(NULL);
+}
+
+static void
+append_only_violation(const char *what, const char *detail, Oid relid)
+{
 	ereport(ERROR,
 			(errcode(ES_APPEND_ONLY_VIOLATION),
-			 errmsg("cannot rewrite \"%s\": it is append-only", RelationGetRelationName(rel)),
-			 errdetail("The command would rewrite every stored row."),
+			 errmsg("cannot %s \"%s\": it is append-only", what, get_rel_name(relid)),
+			 errdetail_internal("%s", detail),
 			 errhint("Add a column instead, or read the old form as the new one."),
-			 errtable(rel)));
+			 err_generic_string(PG_DIAG_SCHEMA_NAME, get_namespace_name(get_rel_namespace(relid))),
+			 err_generic_string(PG_DIAG_TABLE_NAME, get_rel_name(relid))));
 }
 
 /*
@@ -372,45 +404,44 @@ event_store_check_drop(PG_FUNCTION_ARGS)
 
 		if (strcmp(type, "table") == 0)
 			es_forget_snapshots(DatumGetObjectId(SPI_getbinval(row, desc, 2, &isnull)));
-		else if (strcmp(type, "trigger") == 0 || strcmp(type, "table column") == 0)
-			check_dropped_part(type, SPI_getvalue(row, desc, 3), SPI_getvalue(row, desc, 4),
-							   SPI_getvalue(row, desc, 5));
+		else if (strcmp(type, "table column") == 0)
+			check_dropped_column(DatumGetObjectId(SPI_getbinval(row, desc, 2, &isnull)),
+								 SPI_getvalue(row, desc, 5));
+		else if (strcmp(type, "trigger") == 0)
+			check_dropped_trigger(SPI_getvalue(row, desc, 3), SPI_getvalue(row, desc, 4),
+								  SPI_getvalue(row, desc, 5));
 	}
 	SPI_finish();
 	return PointerGetDatum(NULL);
 }
 
-/*
- * A trigger or column is gone.  By the other guards one sees that the table was
- * guarded; none can be made to go at once with another (see describe_table.c,
- * on guards that depend on an extension).
- */
+/* By the other guards one sees that the table was guarded. */
 static void
-check_dropped_part(const char *type, const char *schema, const char *relname, const char *name)
+check_dropped_trigger(const char *schema, const char *relname, const char *trigger)
 {
 	bool		is_guard = false;
-	bool		is_event_table = false;
 	Oid			relid = get_relname_relid(relname, get_namespace_oid(schema, true));
 
-	if (!OidIsValid(relid) || !is_guarded(relid))
-		return;
 	for (int g = 0; g < ES_NUM_GUARDS; g++)
-		is_guard |= strcmp(name, es_guards[g].name) == 0;
-	if (strcmp(type, "trigger") == 0 && is_guard)
-		ereport(ERROR,
-				(errcode(ES_UNGUARDED_EVENT_TABLE),
-				 errmsg("cannot drop guard \"%s\" of table \"%s\"", name, relname),
-				 errdetail("It is what keeps the table append-only."),
-				 errhint("Drop the table, if you want to be rid of it."),
-				 err_generic_string(PG_DIAG_SCHEMA_NAME, schema),
-				 err_generic_string(PG_DIAG_TABLE_NAME, relname)));
-	is_event_table = OidIsValid(get_trigger_oid(relid, es_guards[ES_INSERT_GUARD].name, true));
-	if (strcmp(type, "table column") == 0 && !is_event_table)
-		ereport(ERROR,
-				(errcode(ES_APPEND_ONLY_VIOLATION),
-				 errmsg("cannot drop column \"%s\" of \"%s\": it is append-only", name, relname),
-				 errdetail("What has been recorded is never changed, by nobody."),
-				 errhint("Leave the column, and add another."),
-				 err_generic_string(PG_DIAG_SCHEMA_NAME, schema),
-				 err_generic_string(PG_DIAG_TABLE_NAME, relname)));
+		is_guard |= strcmp(trigger, es_guards[g].name) == 0;
+	if (!is_guard || !OidIsValid(relid) || !is_guarded(relid))
+		return;
+	ereport(ERROR,
+			(errcode(ES_UNGUARDED_EVENT_TABLE),
+			 errmsg("cannot drop guard \"%s\" of table \"%s\"", trigger, relname),
+			 errdetail("It is what keeps the table append-only."),
+			 errhint("Drop the table, if you want to be rid of it."),
+			 err_generic_string(PG_DIAG_SCHEMA_NAME, schema),
+			 err_generic_string(PG_DIAG_TABLE_NAME, relname)));
+}
+
+/* By OID: a command can rename the table in its midst. */
+static void
+check_dropped_column(Oid relid, const char *column)
+{
+	if (get_rel_name(relid) == NULL || !is_guarded(relid) ||
+		OidIsValid(get_trigger_oid(relid, es_guards[ES_INSERT_GUARD].name, true)))
+		return;
+	append_only_violation(psprintf("drop column \"%s\" of", column),
+						  "What has been recorded is never changed, by nobody.", relid);
 }

@@ -34,6 +34,7 @@
 #include "utils/rls.h"
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
+#include "xact_state.h"
 
 typedef struct CacheEntry
 {
@@ -106,6 +107,12 @@ es_event_table_open(Oid relid, LOCKMODE lockmode, EventTableUse use)
 	}
 	if (rel->rd_rel->relkind != RELKIND_RELATION)
 		not_an_event_table(rel, NULL);
+	if (relid == es_table_being_rewritten && use >= ES_FOR_GUARDING)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_IN_USE),
+				 errmsg("cannot append to \"%s\" while ALTER TABLE rewrites it",
+						RelationGetRelationName(rel)),
+				 errtable(rel)));
 
 	table = palloc(sizeof(EventTable));
 	*table = look_up(rel)->table;
@@ -253,7 +260,7 @@ es_sequence_last_value(Oid sequence, bool *logged)
 	if (logged)
 		*logged = data->log_cnt == 0;
 	UnlockReleaseBuffer(buffer);
-	relation_close(rel, NoLock);
+	relation_close(rel, AccessShareLock);
 	return last;
 }
 

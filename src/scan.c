@@ -2,8 +2,7 @@
  * scan.c
  *	  Index scans over an event table, with the caller's snapshot.
  *
- * The event table stays locked by the caller, and the index to the end of the
- * transaction.  Scans that an error interrupts are cleaned up by the resource
+ * The event table stays locked by the caller.  Scans that an error interrupts are cleaned up by the resource
  * owner, as everywhere.
  */
 #include "postgres.h"
@@ -24,6 +23,7 @@ es_scan_begin(EventTable *table, Oid indexid, Snapshot snapshot,
 {
 	EventScan  *scan = palloc(sizeof(EventScan));
 
+	scan->lockmode = table->lockmode;
 	scan->index = index_open(indexid, table->lockmode);
 	scan->slot = table_slot_create(table->rel, NULL);
 	scan->scan = es_index_beginscan(table->rel, scan->index, snapshot, nkeys);
@@ -43,7 +43,8 @@ es_scan_end(EventScan *scan)
 {
 	index_endscan(scan->scan);
 	ExecDropSingleTupleTableSlot(scan->slot);
-	index_close(scan->index, NoLock);
+	/* A writer will lock it again, and keeps the lock. */
+	index_close(scan->index, scan->lockmode == AccessShareLock ? AccessShareLock : NoLock);
 	pfree(scan);
 }
 

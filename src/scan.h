@@ -13,6 +13,7 @@
 typedef struct EventScan
 {
 	Relation	index;
+	LOCKMODE	lockmode;
 	IndexScanDesc scan;
 	TupleTableSlot *slot;
 } EventScan;

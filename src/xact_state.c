@@ -36,15 +36,28 @@
 static List *touched = NIL;
 
 static void at_transaction_end(XactEvent event, void *arg);
+static void at_subtransaction_end(SubXactEvent event, SubTransactionId mine,
+								  SubTransactionId parent, void *arg);
 static TableXact *find_table(Oid relid);
 static TableXact *enter_table(Oid relid);
 static void lock_to_end(const LOCKTAG *tag, LOCKMODE mode);
 static void set_locktag(LOCKTAG *tag, Oid relid, uint32 field3, uint16 field4);
 
+Oid			es_table_being_rewritten = InvalidOid;
+
 void
 es_xact_init(void)
 {
 	RegisterXactCallback(at_transaction_end, NULL);
+	RegisterSubXactCallback(at_subtransaction_end, NULL);
+}
+
+static void
+at_subtransaction_end(SubXactEvent event, SubTransactionId mine,
+					  SubTransactionId parent, void *arg)
+{
+	if (event == SUBXACT_EVENT_ABORT_SUB)
+		es_table_being_rewritten = InvalidOid;
 }
 
 /*
@@ -77,6 +90,7 @@ at_transaction_end(XactEvent event, void *arg)
 				es_note_position(xact->relid, xact->last_position);
 			}
 			touched = NIL;
+			es_table_being_rewritten = InvalidOid;
 			break;
 		default:
 			break;

@@ -17,6 +17,12 @@ typedef struct TableXact
 	int64		last_position;	/* the last that we have drawn */
 } TableXact;
 
+/*
+ * A rewriting ALTER TABLE copies the rows of this one.  What a default's
+ * function appended meanwhile would be lost with the old rows.
+ */
+extern Oid	es_table_being_rewritten;
+
 extern void es_xact_init(void);
 extern void es_lock_table_exclusively(Oid relid);
 extern bool es_is_exclusive(EventTable *table);

@@ -1,11 +1,12 @@
 -- Roundabout ways to change stored events, to unguard a table, or to disturb
 -- others, by an owner who is no superuser.
 SET client_min_messages = warning;
-SELECT plan(27);
+SELECT plan(34);
 
 CREATE ROLE es_alice;
 CREATE ROLE es_bob;
 CREATE SCHEMA a AUTHORIZATION es_alice;
+SELECT format('GRANT CREATE ON DATABASE %I TO es_alice', current_database()) \gexec
 CREATE EXTENSION citext SCHEMA public;
 SET ROLE es_alice;
 SET search_path = a, public;
@@ -40,6 +41,22 @@ SELECT throws_ok('ALTER TABLE audit DROP COLUMN who', 'SE002', 'cannot drop colu
 SELECT throws_ok('ALTER TRIGGER event_store_append_only ON audit DEPENDS ON EXTENSION citext', 'SE005', NULL, 'nor its guards made to go with something else');
 SELECT throws_ok('DROP TRIGGER event_store_append_only_row ON audit', 'SE005', NULL, 'nor dropped');
 SELECT lives_ok('ALTER TABLE audit ADD COLUMN whence text', 'a column can be added');
+SELECT throws_ok('ALTER TABLE audit ALTER COLUMN what TYPE varchar', 'SE002', 'cannot change a column''s type in "audit": it is append-only',
+    'nor given another type, also where that rewrites nothing');
+CREATE FUNCTION rename_schema() RETURNS text LANGUAGE plpgsql AS $$ BEGIN
+    IF to_regnamespace('a') IS NOT NULL THEN ALTER SCHEMA a RENAME TO a2; END IF; RETURN 'forged'; END $$;
+SELECT throws_ok('ALTER TABLE audit DROP COLUMN who, ADD COLUMN who text DEFAULT rename_schema()', 'SE002', NULL, 'nor if the schema is renamed meanwhile');
+
+-- While ALTER TABLE copies the rows, none can be added.
+CREATE FUNCTION append_meanwhile() RETURNS int LANGUAGE plpgsql AS $$ BEGIN PERFORM event_store.append('a.t', 'lost', 'T', '1'); RETURN 1; END $$;
+SELECT throws_ok('ALTER TABLE t ADD COLUMN n int DEFAULT append_meanwhile()', '55006', 'cannot append to "t" while ALTER TABLE rewrites it',
+    'a default that appends to the table being rewritten');
+SELECT lives_ok($$ SELECT event_store.append('t', 's-1', 'T', '4') $$, 'afterwards appends go on');
+SELECT lives_ok('ALTER TABLE t ADD COLUMN n float8 DEFAULT random()', 'another volatile default will do');
+SELECT lives_ok($$ SELECT event_store.append('t', 's-1', 'T', '5') $$, 'and after it appends go on');
+
+-- The extension's schema is not its installer's.
+SELECT is((SELECT rolsuper FROM pg_namespace JOIN pg_roles r ON r.oid = nspowner WHERE nspname = 'event_store'), true, 'the schema belongs to a superuser');
 SELECT lives_ok('DROP TABLE audit', 'and the table dropped');
 
 -- Tables that only look like event tables.
@@ -90,5 +107,6 @@ RESET ROLE;
 
 DROP TABLE secured, ids;
 DROP SCHEMA a CASCADE;
+DROP OWNED BY es_alice, es_bob;
 DROP ROLE es_alice, es_bob;
 SELECT * FROM finish();

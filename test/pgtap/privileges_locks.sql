@@ -1,7 +1,7 @@
 -- Whoever may not do a thing is told so before a strong lock is asked for;
 -- otherwise anybody could make everybody else wait.
 SET client_min_messages = warning;
-SELECT plan(10);
+SELECT plan(11);
 
 CREATE EXTENSION dblink;
 CREATE ROLE es_locks_reader;
@@ -34,6 +34,9 @@ SELECT is((SELECT count(*) FROM pg_locks WHERE pid = pg_backend_pid() AND relati
   FROM (SELECT 'channel()', event_store.channel('orders') OFFSET 0) AS c(name, result) WHERE result <> '';
 SELECT is((SELECT count(*) FROM pg_locks WHERE pid = pg_backend_pid() AND relation = 'orders'::regclass), 0::bigint, name || ' keeps no lock')
   FROM (SELECT 'check_guards()', event_store.check_guards('orders') OFFSET 0) AS c(name, result) WHERE result IS NULL;
+SELECT is((SELECT count(*) FROM pg_locks WHERE pid = pg_backend_pid() AND relation IN (SELECT oid FROM pg_class WHERE relname ~ '^orders')), 0::bigint,
+    name || ' keeps no lock on indexes or sequence') FROM (SELECT 'check_guards()', event_store.check_guards('orders') OFFSET 0) AS c(name, result)
+ WHERE result IS NULL;
 SELECT dblink_disconnect('worker') \g /dev/null
 
 DROP OWNED BY es_locks_reader;
