@@ -86,7 +86,7 @@ GRANT SELECT ON event_store.event_tables TO PUBLIC;
 CREATE FUNCTION event_store._check_ddl() RETURNS event_trigger
     LANGUAGE c AS 'MODULE_PATHNAME', 'event_store_check_ddl';
 COMMENT ON FUNCTION event_store._check_ddl() IS
-'Event trigger function: after a DDL command, refuses it (SE005) where it has broken the guards of an event table or an append-only table.';
+'Event trigger function: after a DDL command, refuses it (SE005) where it has broken the guards of an event table or an append-only table, or (SE002) changed the type of one of its columns.';
 
 CREATE FUNCTION event_store._check_sequence() RETURNS event_trigger
     LANGUAGE c AS 'MODULE_PATHNAME', 'event_store_check_sequence';

@@ -87,7 +87,7 @@ event_store_check_ddl(PG_FUNCTION_ARGS)
 		Oid			classid = DatumGetObjectId(SPI_getbinval(commands->vals[i], commands->tupdesc, 1, &isnull));
 		Oid			objid = DatumGetObjectId(SPI_getbinval(commands->vals[i], commands->tupdesc, 2, &isnull));
 
-		if (objid == es_table_being_rewritten)
+		if (classid == RelationRelationId && objid == es_table_being_rewritten)
 			es_table_being_rewritten = InvalidOid;
 		check_object(classid, objid, kinds);
 		if (changes_type && classid == RelationRelationId && is_guarded(objid))
@@ -361,7 +361,7 @@ event_store_check_rewrite(PG_FUNCTION_ARGS)
 		return PointerGetDatum(NULL);
 	if (reason & (REWRITE_COLUMN | REWRITE_PERSISTENCE))
 		append_only_violation("rewrite", "The command would rewrite every stored row.", relid);
-	es_table_being_rewritten = relid;
+	es_begin_rewrite(relid);
 	return PointerGetDatum(NULL);
 }
 

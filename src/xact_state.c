@@ -44,6 +44,7 @@ static void lock_to_end(const LOCKTAG *tag, LOCKMODE mode);
 static void set_locktag(LOCKTAG *tag, Oid relid, uint32 field3, uint16 field4);
 
 Oid			es_table_being_rewritten = InvalidOid;
+static SubTransactionId rewritten_in = InvalidSubTransactionId;
 
 void
 es_xact_init(void)
@@ -56,8 +57,16 @@ static void
 at_subtransaction_end(SubXactEvent event, SubTransactionId mine,
 					  SubTransactionId parent, void *arg)
 {
-	if (event == SUBXACT_EVENT_ABORT_SUB)
+	/* Not if the default's function has caught an error: the rewrite goes on. */
+	if (event == SUBXACT_EVENT_ABORT_SUB && mine <= rewritten_in)
 		es_table_being_rewritten = InvalidOid;
+}
+
+void
+es_begin_rewrite(Oid relid)
+{
+	es_table_being_rewritten = relid;
+	rewritten_in = GetCurrentSubTransactionId();
 }
 
 /*

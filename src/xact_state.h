@@ -22,6 +22,7 @@ typedef struct TableXact
  * function appended meanwhile would be lost with the old rows.
  */
 extern Oid	es_table_being_rewritten;
+extern void es_begin_rewrite(Oid relid);
 
 extern void es_xact_init(void);
 extern void es_lock_table_exclusively(Oid relid);

@@ -1,7 +1,7 @@
 -- Roundabout ways to change stored events, to unguard a table, or to disturb
 -- others, by an owner who is no superuser.
 SET client_min_messages = warning;
-SELECT plan(34);
+SELECT plan(36);
 
 CREATE ROLE es_alice;
 CREATE ROLE es_bob;
@@ -52,6 +52,14 @@ CREATE FUNCTION append_meanwhile() RETURNS int LANGUAGE plpgsql AS $$ BEGIN PERF
 SELECT throws_ok('ALTER TABLE t ADD COLUMN n int DEFAULT append_meanwhile()', '55006', 'cannot append to "t" while ALTER TABLE rewrites it',
     'a default that appends to the table being rewritten');
 SELECT lives_ok($$ SELECT event_store.append('t', 's-1', 'T', '4') $$, 'afterwards appends go on');
+CREATE OR REPLACE FUNCTION append_meanwhile() RETURNS int LANGUAGE plpgsql AS $$ BEGIN
+    BEGIN RAISE 'caught'; EXCEPTION WHEN OTHERS THEN NULL; END;
+    PERFORM event_store.append('a.t', 'lost', 'T', '1'); RETURN 1; END $$;
+SELECT throws_ok('ALTER TABLE t ADD COLUMN n int DEFAULT append_meanwhile()', '55006', NULL, 'also after it has caught an error');
+CREATE OR REPLACE FUNCTION append_meanwhile() RETURNS int LANGUAGE plpgsql AS $$ BEGIN
+    BEGIN PERFORM event_store.append('a.t', 'lost', 'T', '1'); EXCEPTION WHEN object_in_use THEN NULL; END;
+    INSERT INTO a.t (stream, type, data, n) VALUES ('lost', 'T', '1', 0); RETURN 1; END $$;
+SELECT throws_ok('ALTER TABLE t ADD COLUMN n int DEFAULT append_meanwhile()', '55006', NULL, 'or that very one, and tries INSERT');
 SELECT lives_ok('ALTER TABLE t ADD COLUMN n float8 DEFAULT random()', 'another volatile default will do');
 SELECT lives_ok($$ SELECT event_store.append('t', 's-1', 'T', '5') $$, 'and after it appends go on');
 
