@@ -8,6 +8,7 @@
 #define ES_COMPAT_H
 
 #include "parser/parse_relation.h"
+#include "utils/guc.h"
 
 #if PG_VERSION_NUM < 150000
 #error "event_store needs PostgreSQL 15 or later"
