@@ -6,7 +6,7 @@ CREATE FUNCTION event_store.high_water_mark(event_table regclass) RETURNS bigint
     LANGUAGE c VOLATILE PARALLEL UNSAFE
     AS 'MODULE_PATHNAME', 'event_store_high_water_mark';
 COMMENT ON FUNCTION event_store.high_water_mark(regclass) IS
-'A position up to which nothing can still appear. It may be lower than one seen before, and it may cover positions that no event has: it is no checkpoint, and WHERE position <= high_water_mark(...) in the same statement loses events, since the statement''s snapshot is older. Use the feeds. Needs SELECT on the event table; raises 0A000 on a standby and on a table that a logical subscription feeds.';
+'A position up to which nothing can still appear. It may be lower than one seen before, and it may cover positions that no event has: it is no checkpoint, and WHERE position <= high_water_mark(...) in the same statement loses events, since the statement''s snapshot is older. Use the feeds. Needs SELECT on the event table; raises 0A000 on a table that a logical subscription feeds, and on a standby whose primary does not record how far it may read.';
 
 CREATE FUNCTION event_store.read_all(
     event_table regclass,
@@ -23,7 +23,7 @@ CREATE FUNCTION event_store.read_all(
     LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 1000
     AS 'MODULE_PATHNAME', 'event_store_read_all';
 COMMENT ON FUNCTION event_store.read_all(regclass, bigint, bigint, bigint, text, text[], text[], text[], text, uuid) IS
-'The feed of an event table: its events in the order of their positions, up to the high-water mark; never the transaction''s own uncommitted ones. after and before are exclusive positions; direction backward reads from before (NULL: from the mark) down. max_count NULL means 1000. types, categories, streams, correlation_id: only events that match all that are given. The last row''s position is a checkpoint where no filter is given; with a filter use read_batch(). after_event_id: the id of the event at or last before after; raises SE009 checkpoint_diverged where that is another event, as after a point-in-time recovery. Needs SELECT on the event table; row-level security applies. Raises 0A000 on a standby and on a table that a logical subscription feeds.';
+'The feed of an event table: its events in the order of their positions, up to the high-water mark; never the transaction''s own uncommitted ones. after and before are exclusive positions; direction backward reads from before (NULL: from the mark) down. max_count NULL means 1000. types, categories, streams, correlation_id: only events that match all that are given. The last row''s position is a checkpoint where no filter is given; with a filter use read_batch(). after_event_id: the id of the event at or last before after; raises SE009 checkpoint_diverged where that is another event, as after a point-in-time recovery. Needs SELECT on the event table; row-level security applies. Raises 0A000 on a table that a logical subscription feeds, and on a standby whose primary does not record how far it may read.';
 
 CREATE FUNCTION event_store.read_category(
     event_table regclass,
@@ -125,9 +125,3 @@ SELECT l.classid::pg_catalog.regclass AS event_table,
 COMMENT ON VIEW event_store.mark_holders IS
 'Who is appending right now and so holds back the high-water mark: a row per event table and transaction. The mark of a table is at most the least position here. A backend has a pid, a prepared transaction its name; since is the transaction''s start, or the time of PREPARE TRANSACTION. What pg_stat_activity hides from the caller is hidden here.';
 GRANT SELECT ON event_store.mark_holders TO PUBLIC;
-
-CREATE FUNCTION event_store.channel(event_table regclass) RETURNS text
-    LANGUAGE c STABLE PARALLEL SAFE
-    AS 'MODULE_PATHNAME', 'event_store_channel';
-COMMENT ON FUNCTION event_store.channel(regclass) IS
-'The channel on which an event table notifies its listeners: LISTEN to it. A transaction that has appended notifies once, when it commits; the payload is the last position that it has appended, as text, which need not be readable yet. A notification is a hint: read from the checkpoint, and poll as well. PREPARE TRANSACTION and COMMIT PREPARED send none. See the setting event_store.notify.';

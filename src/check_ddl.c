@@ -27,6 +27,7 @@
 #include "errors.h"
 #include "event_table.h"
 #include "executor/spi.h"
+#include "feed_marks.h"
 #include "fmgr.h"
 #include "nodes/parsenodes.h"
 #include "snapshot.h"
@@ -275,6 +276,8 @@ check_table(Oid relid, int kinds)
 	es_describe_table(rel, kinds, &table);
 	if (table.problem)
 		refuse(relid, table.problem);
+	if (table.is_event_table)
+		es_wake_at_end(relid, es_feed_slot(relid));
 	relation_close(rel, NoLock);
 }
 
@@ -403,7 +406,13 @@ event_store_check_drop(PG_FUNCTION_ARGS)
 		bool		isnull;
 
 		if (strcmp(type, "table") == 0)
-			es_forget_snapshots(DatumGetObjectId(SPI_getbinval(row, desc, 2, &isnull)));
+		{
+			Oid			relid = DatumGetObjectId(SPI_getbinval(row, desc, 2, &isnull));
+
+			es_forget_snapshots(relid);
+			es_forget_mark(relid);
+			es_wake_at_end(relid, es_find_feed(relid));
+		}
 		else if (strcmp(type, "table column") == 0)
 			check_dropped_column(DatumGetObjectId(SPI_getbinval(row, desc, 2, &isnull)),
 								 SPI_getvalue(row, desc, 5));

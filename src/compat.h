@@ -67,9 +67,13 @@
 #if PG_VERSION_NUM >= 160000
 #define es_is_table_owner(relid, roleid) \
 	object_ownercheck(RelationRelationId, relid, roleid)
+#define es_is_database_owner(dboid, roleid) \
+	object_ownercheck(DatabaseRelationId, dboid, roleid)
 #else
 #define es_is_table_owner(relid, roleid) \
 	pg_class_ownercheck(relid, roleid)
+#define es_is_database_owner(dboid, roleid) \
+	pg_database_ownercheck(dboid, roleid)
 #endif
 
 /* Only later minor versions have it. */

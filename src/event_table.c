@@ -24,6 +24,7 @@
 #include "miscadmin.h"
 #include "scan.h"
 #include "storage/bufmgr.h"
+#include "storage/lmgr.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/hsearch.h"
@@ -137,6 +138,37 @@ es_event_table_open(Oid relid, LOCKMODE lockmode, EventTableUse use)
 		(use != ES_FOR_READING || !table->readable))
 		es_unguarded(rel, table->problem);
 	return table;
+}
+
+/*
+ * For those who look after all event tables: opens one whose feed can be read,
+ * and raises nothing.  NULL if it is gone or cannot be read, or, with *busy, if
+ * somebody has it locked.
+ */
+EventTable *
+es_event_table_try_open(Oid relid, bool *busy)
+{
+	Relation	rel;
+	EventTable *table;
+
+	*busy = !ConditionalLockRelationOid(relid, AccessShareLock);
+	if (*busy)
+		return NULL;
+	rel = try_relation_open(relid, NoLock);
+	if (rel == NULL)
+		return NULL;
+	if (rel->rd_rel->relkind == RELKIND_RELATION)
+	{
+		table = palloc(sizeof(EventTable));
+		*table = look_up(rel)->table;
+		table->rel = rel;
+		table->lockmode = AccessShareLock;
+		table->problem = NULL;
+		if (table->is_event_table && table->readable && !table->subscribed)
+			return table;
+	}
+	relation_close(rel, NoLock);
+	return NULL;
 }
 
 void

@@ -112,6 +112,7 @@ typedef enum EventTableUse
 extern void es_event_table_init(void);
 extern EventTable *es_event_table_open(Oid relid, LOCKMODE lockmode,
 									   EventTableUse use);
+extern EventTable *es_event_table_try_open(Oid relid, bool *busy);
 pg_noreturn extern void es_unguarded(Relation rel, const char *problem);
 extern void es_event_table_close(EventTable *table);
 extern void es_describe_table(Relation rel, int kinds, EventTable *table);

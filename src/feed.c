@@ -14,6 +14,8 @@
 #include "arguments.h"
 #include "catalog/pg_type.h"
 #include "errors.h"
+#include "feed.h"
+#include "feed_marks.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "miscadmin.h"
@@ -41,13 +43,6 @@ PG_FUNCTION_INFO_V1(event_store_read_batch);
 #define BATCH_MAX_SCANNED	100000
 #define BATCH_MAX_BYTES		(16 * 1024 * 1024)
 
-/* A place in the feed: an existing event. */
-typedef struct Checkpoint
-{
-	int64		position;		/* 0: there is none */
-	pg_uuid_t	event_id;
-} Checkpoint;
-
 /* The events of a batch on their way into JSON. */
 typedef struct Batch
 {
@@ -56,12 +51,10 @@ typedef struct Batch
 	Size		bytes;
 } Batch;
 
-static int64 high_water_mark(EventTable *table);
 static int64 open_feed(FunctionCallInfo fcinfo, EventQuery *query);
 static void close_feed(EventQuery *query);
 static void set_bounds(EventQuery *query, FunctionCallInfo fcinfo, int64 mark,
 					   int after, int before);
-static Checkpoint newest_at(EventQuery *query, int64 position);
 static void check_not_diverged(EventQuery *query, FunctionCallInfo fcinfo, int after, int after_event_id);
 static Received add_to_batch(EventTable *table, TupleTableSlot *slot, void *arg);
 
@@ -69,7 +62,7 @@ Datum
 event_store_high_water_mark(PG_FUNCTION_ARGS)
 {
 	EventTable *table = es_event_table_open(es_arg_table(fcinfo), AccessShareLock, ES_FOR_READING);
-	int64		mark = high_water_mark(table);
+	int64		mark = es_high_water_mark(table, NULL);
 
 	es_event_table_close(table);
 	PG_RETURN_INT64(mark);
@@ -141,7 +134,7 @@ event_store_read_batch(PG_FUNCTION_ARGS)
 	values[2] = JsonbPGetDatum(JsonbValueToJsonb(pushJsonbValue(&batch.state, WJB_END_ARRAY, NULL)));
 
 	/* Never below after, also where the mark is lower than it was. */
-	checkpoint = newest_at(&query, Max(after, progress.complete ? mark : progress.last_scanned));
+	checkpoint = es_newest_event(query.table, query.snapshot, Max(after, progress.complete ? mark : progress.last_scanned));
 	values[0] = Int64GetDatum(Max(after, checkpoint.position));
 	if (checkpoint.position >= after && checkpoint.position > 0)
 		values[1] = UUIDPGetDatum(&checkpoint.event_id);
@@ -171,23 +164,27 @@ others_in_flight(EventTable *table)
 	return count > 0;
 }
 
+/* Would es_high_water_mark() return? */
+bool
+es_high_water_mark_known(EventTable *table)
+{
+	return !table->subscribed &&
+		!(RecoveryInProgress() && es_recorded_mark(table->relid) < 0);
+}
+
 /*
  * A position up to which nothing can still appear in a snapshot taken from now
  * on.  First the sequence, then the locks: a writer that has drawn a position
- * up to that value has either announced itself before, or is done.
+ * up to that value has either announced itself before, or is done.  On a standby
+ * it is what the primary has recorded.
+ *
+ * *last_value, if wanted, is the sequence's: what is above the mark is in flight.
  */
-static int64
-high_water_mark(EventTable *table)
+int64
+es_high_water_mark(EventTable *table, int64 *last_value)
 {
 	int64		mark;
 
-	if (RecoveryInProgress())
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("the feed of \"%s\" cannot be read on a standby",
-						RelationGetRelationName(table->rel)),
-				 errdetail("A standby does not see which appends are still in flight."),
-				 errhint("Read the feed on the primary. Streams can be read here.")));
 	if (table->subscribed)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
@@ -195,11 +192,24 @@ high_water_mark(EventTable *table)
 						RelationGetRelationName(table->rel)),
 				 errdetail("Its events arrive with positions that the publisher has drawn, not in their order."),
 				 errhint("Read the feed on the publisher. Streams can be read here.")));
-
-	mark = es_sequence_last_value(table->sequence, NULL);
-	if (!es_in_flight(table->relid) && !others_in_flight(table))
-		return mark;
-	return es_least_tag_in_flight(table->relid, mark);
+	if (RecoveryInProgress())
+	{
+		mark = es_recorded_mark(table->relid);
+		if (mark < 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					 errmsg("the feed of \"%s\" cannot be read on this standby",
+							RelationGetRelationName(table->rel)),
+					 errdetail("The primary has not recorded how far."),
+					 errhint("It does so where shared_preload_libraries contains event_store, and event_store.standby_interval is not -1.")));
+	}
+	else
+		mark = es_sequence_last_value(table->sequence, NULL);
+	if (last_value)
+		*last_value = mark;
+	if (es_in_flight(table->relid) || others_in_flight(table))
+		mark = es_least_tag_in_flight(table->relid, mark);
+	return mark;
 }
 
 /* Opens the table; the mark first, then a snapshot newer than it. */
@@ -207,7 +217,7 @@ static int64
 open_feed(FunctionCallInfo fcinfo, EventQuery *query)
 {
 	EventTable *table = es_event_table_open(es_arg_table(fcinfo), AccessShareLock, ES_FOR_READING);
-	int64		mark = high_water_mark(table);
+	int64		mark = es_high_water_mark(table, NULL);
 
 	PreventCommandIfParallelMode("a feed");
 	es_query_init(query, table, RegisterSnapshot(GetLatestSnapshot()));
@@ -241,20 +251,46 @@ take_checkpoint(EventTable *table, TupleTableSlot *slot, void *arg)
 
 	checkpoint->position = es_slot_int64(slot, table, ES_POSITION);
 	checkpoint->event_id = *DatumGetUUIDP(es_slot_datum(slot, table, ES_EVENT_ID, &isnull));
+	checkpoint->recorded_at = DatumGetTimestampTz(es_slot_datum(slot, table, ES_RECORDED_AT, &isnull));
 	return ES_ENOUGH;
 }
 
 /* The newest existing event at or below a position. */
-static Checkpoint
-newest_at(EventQuery *query, int64 position)
+Checkpoint
+es_newest_event(EventTable *table, Snapshot snapshot, int64 position)
 {
 	Checkpoint	checkpoint = {0};
 	EventQuery	newest;
 
-	es_query_init(&newest, query->table, query->snapshot);
+	es_query_init(&newest, table, snapshot);
 	newest.backward = true;
 	newest.high = position;
 	es_read_events(&newest, take_checkpoint, &checkpoint);
+	return checkpoint;
+}
+
+/* The oldest existing event above a position. */
+Checkpoint
+es_next_event(EventTable *table, Snapshot snapshot, int64 position)
+{
+	Checkpoint	checkpoint = {0};
+	EventQuery	next;
+
+	es_query_init(&next, table, snapshot);
+	next.low = position + 1;
+	es_read_events(&next, take_checkpoint, &checkpoint);
+	return checkpoint;
+}
+
+/* As of now: what a consumer that has read everything would save. */
+Checkpoint
+es_newest_checkpoint(EventTable *table)
+{
+	int64		mark = es_high_water_mark(table, NULL);
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	Checkpoint	checkpoint = es_newest_event(table, snapshot, mark);
+
+	UnregisterSnapshot(snapshot);
 	return checkpoint;
 }
 
@@ -271,7 +307,7 @@ check_not_diverged(EventQuery *query, FunctionCallInfo fcinfo, int after, int af
 	if (PG_ARGISNULL(after_event_id))
 		return;
 	expected = PG_GETARG_UUID_P(after_event_id);
-	newest = newest_at(query, es_arg_int64(fcinfo, after, 0));
+	newest = es_newest_event(query->table, query->snapshot, es_arg_int64(fcinfo, after, 0));
 	if (newest.position > 0 && memcmp(&newest.event_id, expected, UUID_LEN) == 0)
 		return;
 	ereport(ERROR,

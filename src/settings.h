@@ -14,6 +14,11 @@ typedef enum NotifyMode
 
 extern int	es_notify;
 extern bool es_sync_commit;
+extern int	es_notify_interval;		/* ms */
+extern int	es_standby_interval;	/* ms; -1: never */
+extern int	es_worker_idle_timeout; /* s; -1: never */
+extern int	es_max_workers;
+extern int	es_max_event_tables;
 
 extern void es_settings_init(void);
 

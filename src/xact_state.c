@@ -34,8 +34,10 @@
 
 /* List of TableXact, in TopTransactionContext; few, so a list will do. */
 static List *touched = NIL;
+static bool rescan = false;		/* see es_rescan_at_end() */
 
 static void at_transaction_end(XactEvent event, void *arg);
+static void at_release(ResourceReleasePhase phase, bool isCommit, bool isTopLevel, void *arg);
 static void at_subtransaction_end(SubXactEvent event, SubTransactionId mine,
 								  SubTransactionId parent, void *arg);
 static TableXact *find_table(Oid relid);
@@ -51,6 +53,7 @@ es_xact_init(void)
 {
 	RegisterXactCallback(at_transaction_end, NULL);
 	RegisterSubXactCallback(at_subtransaction_end, NULL);
+	RegisterResourceReleaseCallback(at_release, NULL);
 }
 
 static void
@@ -70,8 +73,8 @@ es_begin_rewrite(Oid relid)
 }
 
 /*
- * Notifies the listeners just before the commit, once per table.  Before
- * PREPARE it does not: PostgreSQL would refuse the PREPARE.
+ * Where no worker does so, notifies the listeners just before the commit, once
+ * per table.  Before PREPARE it does not: PostgreSQL would refuse the PREPARE.
  */
 static void
 at_transaction_end(XactEvent event, void *arg)
@@ -85,7 +88,9 @@ at_transaction_end(XactEvent event, void *arg)
 			{
 				TableXact  *xact = lfirst(lc);
 
-				if (xact->last_position > 0 && es_notify != ES_NOTIFY_OFF)
+				if (xact->last_position > 0 &&
+					(es_notify == ES_NOTIFY_TRANSACTION ||
+					 (es_notify == ES_NOTIFY_AUTO && !es_worker_notifies(xact->feed))))
 					es_send_notification(xact->relid, xact->last_position);
 			}
 			break;
@@ -98,12 +103,50 @@ at_transaction_end(XactEvent event, void *arg)
 
 				es_note_position(xact->relid, xact->last_position);
 			}
-			touched = NIL;
 			es_table_being_rewritten = InvalidOid;
 			break;
 		default:
 			break;
 	}
+}
+
+/*
+ * Wakes the worker, when the locks are released: only then has the mark risen.
+ * Also after an abort, which can raise it too.
+ */
+static void
+at_release(ResourceReleasePhase phase, bool isCommit, bool isTopLevel, void *arg)
+{
+	ListCell   *lc;
+
+	if (phase != RESOURCE_RELEASE_AFTER_LOCKS || !isTopLevel)
+		return;
+	foreach(lc, touched)
+	{
+		TableXact  *xact = lfirst(lc);
+
+		if (xact->feed)
+			es_wake_feed(xact->feed, xact->relid);
+	}
+	touched = NIL;
+	if (rescan)
+		es_rescan();
+	rescan = false;
+}
+
+/* The worker shall look at this event table when the transaction has ended. */
+void
+es_wake_at_end(Oid relid, FeedSlot *feed)
+{
+	if (feed)
+		enter_table(relid)->feed = feed;
+}
+
+/* The worker shall look which event tables there are. */
+void
+es_rescan_at_end(void)
+{
+	rescan = true;
 }
 
 static TableXact *
@@ -253,6 +296,7 @@ es_enter_flight(EventTable *table)
 		lock_to_end(&tag, ShareLock);
 		xact->tag = last;
 		xact->in_flight = true;
+		xact->feed = es_feed_slot(table->relid);
 	}
 	return xact;
 }

@@ -6,6 +6,7 @@
 #define ES_XACT_STATE_H
 
 #include "event_table.h"
+#include "shared_state.h"
 
 /* What this transaction has done to one event table. */
 typedef struct TableXact
@@ -15,6 +16,7 @@ typedef struct TableXact
 	bool		in_flight;		/* we hold the in-flight lock ... */
 	int64		tag;			/* ... tagged with this position */
 	int64		last_position;	/* the last that we have drawn */
+	FeedSlot   *feed;			/* to be woken at the end; NULL: nobody is */
 } TableXact;
 
 /*
@@ -32,6 +34,8 @@ extern void es_lock_stream(EventTable *table, uint32 hash, LOCKMODE mode);
 extern TableXact *es_enter_flight(EventTable *table);
 extern int64 es_draw_position(EventTable *table, TableXact *xact);
 extern bool es_in_flight(Oid relid);
+extern void es_wake_at_end(Oid relid, FeedSlot *feed);
+extern void es_rescan_at_end(void);
 extern int64 es_least_tag_in_flight(Oid relid, int64 mark);
 
 #endif							/* ES_XACT_STATE_H */

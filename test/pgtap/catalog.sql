@@ -1,7 +1,7 @@
 -- The shape of the extension: signatures, volatility, comments, privileges, and
 -- what a dump and pg_upgrade rely on.
 SET client_min_messages = warning;
-SELECT plan(79);
+SELECT plan(85);
 
 -- Every object of the extension.
 CREATE TEMP TABLE members AS
@@ -35,6 +35,7 @@ INSERT INTO functions VALUES
     ('check_guards', 'target regclass', 'text', 's', 's'),
     ('create_event_table', 'name text, if_not_exists boolean DEFAULT false', 'regclass', 'v', 'u'),
     ('drop_event_table', 'event_table regclass, cascade boolean DEFAULT false', 'void', 'v', 'u'),
+    ('feed_status', 'event_table regclass, OUT mark bigint, OUT checkpoint bigint, OUT last_position bigint, OUT events_behind bigint, OUT seconds_behind double precision, OUT notifications bigint, OUT last_notified_at timestamp with time zone, OUT worker_pid integer', 'record', 'v', 'u'),
     ('guard', 'event_table regclass', 'SETOF text', 'v', 'u'),
     ('high_water_mark', 'event_table regclass', 'bigint', 'v', 'u'),
     ('last_event', 'event_table regclass, stream text, type text DEFAULT NULL::text', 'SETOF event_store.event', 's', 's'),
@@ -51,7 +52,8 @@ INSERT INTO functions VALUES
     ('stream_exists', '', 'bigint', 'i', 's'),
     ('stream_version', 'event_table regclass, stream text', 'bigint', 's', 's'),
     ('streams', 'event_table regclass, category text DEFAULT NULL::text',
-        'TABLE(stream text, version bigint, last_position bigint, last_recorded_at timestamp with time zone)', 's', 's');
+        'TABLE(stream text, version bigint, last_position bigint, last_recorded_at timestamp with time zone)', 's', 's'),
+    ('wait_for_events', 'event_table regclass, after bigint DEFAULT NULL::bigint, timeout interval DEFAULT ''00:00:30''::interval', 'bigint', 'v', 'u');
 SELECT is((SELECT array_agg(regexp_replace(pg_get_function_arguments(oid), '"(\w+)"', '\1', 'g') || ' -> ' || pg_get_function_result(oid))
     FROM pg_proc WHERE pronamespace = 'event_store'::regnamespace AND proname = name),
           ARRAY[arguments || ' -> ' || result], name || '(): one function, its parameters and result') FROM functions;
@@ -91,6 +93,8 @@ SELECT is((SELECT string_agg(attname || ' ' || format_type(atttypid, atttypmod),
               'the type append_result');
 SELECT columns_are('event_store', 'event_tables',
     '{event_table,owner,events_estimate,last_position,heap_bytes,index_bytes,guarded,problem}'::name[]);
+SELECT columns_are('event_store', 'feeds', '{event_table,mark,checkpoint,last_position,events_behind,seconds_behind,held_by,held_by_prepared,held_since,notifications,last_notified_at,worker_pid}'::name[]);
+SELECT columns_are('event_store', 'feed_marks', '{event_table,mark,recorded_at}'::name[]);
 SELECT columns_are('event_store', 'mark_holders', '{event_table,position,pid,prepared_transaction,since,user,application_name,state}'::name[]);
 SELECT columns_are('event_store', 'snapshots', '{event_table,stream,aggregate,schema_version,version,state,saved_at}'::name[]);
 SELECT is_empty($$ SELECT c.oid::regclass FROM pg_class c WHERE relnamespace = 'event_store'::regnamespace AND relkind = 'v'
@@ -100,8 +104,8 @@ SELECT is_empty($$ SELECT c.oid::regclass FROM pg_class c, aclexplode(relacl) a 
 
 -- Dump and upgrade.
 SELECT set_eq($$ SELECT unnest(extconfig)::regclass::text FROM pg_extension WHERE extname = 'event_store' $$,
-              $$ SELECT c.oid::regclass::text FROM pg_class c WHERE relnamespace = 'event_store'::regnamespace AND relkind IN ('r', 'S') $$,
-                  'all tables and sequences of the extension are dumped with their rows');
+              $$ SELECT c.oid::regclass::text FROM pg_class c WHERE relnamespace = 'event_store'::regnamespace AND relkind IN ('r', 'S') AND relname <> 'feed_marks' $$,
+                  'all tables and sequences of the extension are dumped with their rows, but for what the worker writes anew');
 SELECT is_empty($$ SELECT attrelid::regclass, attname FROM pg_attribute a JOIN pg_class c ON c.oid = attrelid WHERE relnamespace = 'event_store'::regnamespace AND relkind IN ('r', 'c', 'm') AND attnum > 0
                      AND atttypid IN ('regproc'::regtype, 'regprocedure'::regtype, 'regoper'::regtype, 'regoperator'::regtype, 'regconfig'::regtype, 'regdictionary'::regtype, 'regnamespace'::regtype, 'regcollation'::regtype,
                                       '_regproc'::regtype, '_regprocedure'::regtype) $$, 'no column has a type that pg_upgrade refuses');
@@ -117,7 +121,9 @@ SELECT set_eq($$ SELECT format('%s on %s by %s, %s', evtname, evtevent, evtfoid:
 
 -- Settings.
 SELECT set_eq($$ SELECT format('%s %s %s %s', name, vartype, boot_val, context) FROM pg_settings WHERE name LIKE 'event_store.%' $$,
-              ARRAY['event_store.notify enum auto superuser', 'event_store.sync_commit bool on superuser'],
+              ARRAY['event_store.notify enum auto superuser', 'event_store.sync_commit bool on superuser',
+                    'event_store.notify_interval integer 5 sighup', 'event_store.standby_interval integer 200 sighup',
+                    'event_store.worker_idle_timeout integer 300 sighup', 'event_store.max_workers integer 4 sighup'],
                   'its settings, and who may set them');
 SELECT is_empty($$ SELECT name FROM pg_settings WHERE name LIKE 'event_store.%' AND (coalesce(short_desc, '') = '' OR coalesce(extra_desc, '') = '') $$, 'every setting is described');
 

@@ -2,7 +2,7 @@
 -- the right to read, ownership the right to administer; nothing else is needed,
 -- and nothing less will do.
 SET client_min_messages = warning;
-SELECT plan(243);
+SELECT plan(257);
 
 CREATE ROLE es_privileges_owner;
 CREATE ROLE es_privileges_member IN ROLE es_privileges_owner;
@@ -43,6 +43,8 @@ INSERT INTO calls VALUES
     ('guard',           'ownership', $$ SELECT event_store.guard('shop.orders') $$),
     ('make_append_only', 'ownership of audit', $$ SELECT event_store.make_append_only('shop.audit') $$),
     ('save_snapshot',   'ownership', $$ SELECT event_store.save_snapshot('shop.orders', 'order-1', 3, '{}') $$),
+    ('feed_status',     'nothing', $$ SELECT event_store.feed_status('shop.orders') $$),
+    ('wait_for_events', 'SELECT', $$ SELECT event_store.wait_for_events('shop.orders', timeout => '0') $$),
     ('high_water_mark', 'SELECT', $$ SELECT event_store.high_water_mark('shop.orders') $$),
     ('last_event',      'SELECT', $$ SELECT event_store.last_event('shop.orders', 'order-1') $$),
     ('last_position',   'SELECT', $$ SELECT event_store.last_position('shop.orders') $$),

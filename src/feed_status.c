@@ -1,0 +1,73 @@
+/*
+ * feed_status.c
+ *	  feed_status(): a row of the view event_store.feeds.
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "access/xact.h"
+#include "arguments.h"
+#include "feed.h"
+#include "fmgr.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "shared_state.h"
+#include "utils/acl.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+
+PG_FUNCTION_INFO_V1(event_store_feed_status);
+
+/*
+ * For the view of all feeds: nothing is raised, and nobody waited for; what
+ * the caller may not know, or cannot be told, is null.
+ */
+Datum
+event_store_feed_status(PG_FUNCTION_ARGS)
+{
+	Oid			relid = es_arg_table(fcinfo);
+	bool		busy;
+	EventTable *table = es_event_table_try_open(relid, &busy);
+	FeedSlot   *feed = es_find_feed(relid);
+	pid_t		worker = es_worker_pid();
+	TupleDesc	desc;
+	Datum		values[8];
+	bool		nulls[8] = {true, true, true, true, true, true, true, true};
+
+	PreventCommandIfParallelMode("feed_status");
+	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "return type must be a row type");
+	if (table && pg_class_aclcheck(relid, GetUserId(), ACL_SELECT) == ACLCHECK_OK &&
+		!es_row_security_applies(table) && es_high_water_mark_known(table))
+	{
+		int64		mark = es_high_water_mark(table, NULL);
+		Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+		Checkpoint	checkpoint = es_newest_event(table, snapshot, mark);
+		Checkpoint	next = es_next_event(table, snapshot, checkpoint.position);
+		int64		last = es_last_position(table, snapshot);
+
+		UnregisterSnapshot(snapshot);
+		memset(nulls, false, 5);
+		values[0] = Int64GetDatum(mark);
+		values[1] = Int64GetDatum(checkpoint.position);
+		values[2] = Int64GetDatum(last);
+		values[3] = Int64GetDatum(last - checkpoint.position);
+		values[4] = Float8GetDatum(next.position == 0 ? 0 :
+								   Max(GetCurrentTimestamp() - next.recorded_at, 0) / (double) USECS_PER_SEC);
+	}
+	if (table)
+		table_close(table->rel, AccessShareLock);
+	if (feed)
+	{
+		uint64		notifications = pg_atomic_read_u64(&feed->notifications);
+
+		nulls[5] = false;
+		values[5] = Int64GetDatum(notifications);
+		nulls[6] = notifications == 0;
+		values[6] = TimestampTzGetDatum(pg_atomic_read_u64(&feed->notified_time));
+	}
+	nulls[7] = worker == 0;
+	values[7] = Int32GetDatum(worker);
+	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls)));
+}

@@ -1,0 +1,401 @@
+/*
+ * launcher.c
+ *	  The launcher: starts a worker for each database that needs one.
+ *
+ * One background worker, registered at server start, which runs from the end
+ * of recovery on: so there is none on a standby, and one after promotion.  It has
+ * no connection to any database and sleeps until somebody sets its latch:
+ *
+ *	  a backend that has appended, where there is no worker	(wanted)
+ *	  a worker that ends, in whatever way					(wanted, or not)
+ *
+ * At its start it wants a worker for every database; a worker that finds
+ * nothing to look after leaves at once.  Where workers fail, or cannot be had,
+ * it tries again after 1 s, 2 s and so on up to a minute; meanwhile the database
+ * is "unserved", and its backends do without a worker.
+ *
+ * A worker takes possession of its database by itself (es_claim_database), so
+ * that there are never two, also after a launcher has failed and come back.
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/heapam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "catalog/pg_database.h"
+#include "launcher.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "postmaster/interrupt.h"
+#include "settings.h"
+#include "storage/ipc.h"
+#include "storage/proc.h"
+#include "tcop/tcopprot.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/syscache.h"
+
+#define FIRST_RETRY		INT64CONST(1000000)
+#define LAST_RETRY		INT64CONST(60000000)
+
+/* By slot; NULL: not started by this process, or known to have ended. */
+static BackgroundWorkerHandle **handles;
+
+static bool slots_were_too_few = false;
+
+PGDLLEXPORT void event_store_launcher_main(Datum arg);
+
+static void at_launcher_exit(int code, Datum arg);
+static void want_all_databases(void);
+static void check_started(void);
+static MonotonicTime start_wanted(void);
+static DatabaseSlot *choose(MonotonicTime *next);
+static bool start_worker(DatabaseSlot *db);
+static bool database_exists(Oid database);
+static void note_failure(DatabaseSlot *db);
+static void at_worker_exit(int code, Datum arg);
+
+void
+es_launcher_init(void)
+{
+	BackgroundWorker worker = {
+		.bgw_name = "event_store launcher",
+		.bgw_type = "event_store launcher",
+		.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION,
+		.bgw_start_time = BgWorkerStart_RecoveryFinished,
+		.bgw_restart_time = 1,
+		.bgw_library_name = "event_store",
+		.bgw_function_name = "event_store_launcher_main"
+	};
+
+	RegisterBackgroundWorker(&worker);
+}
+
+void
+event_store_launcher_main(Datum arg)
+{
+	pqsignal(SIGTERM, die);
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	BackgroundWorkerUnblockSignals();
+	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
+	handles = MemoryContextAllocZero(TopMemoryContext,
+									 es_max_event_tables * sizeof(BackgroundWorkerHandle *));
+
+	LWLockAcquire(es_shared->lock, LW_EXCLUSIVE);
+	es_shared->launcher_pid = MyProcPid;
+	es_shared->launcher_latch = MyLatch;
+	/* What a predecessor had asked for is lost to us, but not to itself. */
+	for (int i = 0; i < es_max_event_tables; i++)
+		es_shared->databases[i].starting = false;
+	LWLockRelease(es_shared->lock);
+	on_shmem_exit(at_launcher_exit, (Datum) 0);
+
+	want_all_databases();
+	for (;;)
+	{
+		MonotonicTime next;
+		long		timeout = -1;
+
+		check_started();
+		next = start_wanted();
+		if (next != ES_NEVER)
+			timeout = Max((next - es_now()) / 1000 + 1, 0);
+		(void) WaitLatch(MyLatch,
+						 WL_LATCH_SET | WL_EXIT_ON_PM_DEATH | (timeout >= 0 ? WL_TIMEOUT : 0),
+						 timeout, PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+		if (ProcDiePending)
+			proc_exit(1);		/* to be started again, unless the server ends */
+		CHECK_FOR_INTERRUPTS();
+		if (ConfigReloadPending)
+		{
+			ConfigReloadPending = false;
+			ProcessConfigFile(PGC_SIGHUP);
+		}
+	}
+}
+
+static void
+at_launcher_exit(int code, Datum arg)
+{
+	LWLockAcquire(es_shared->lock, LW_EXCLUSIVE);
+	es_shared->launcher_pid = 0;
+	es_shared->launcher_latch = NULL;
+	LWLockRelease(es_shared->lock);
+	for (int i = 0; i < es_max_event_tables; i++)
+		if (OidIsValid(es_shared->databases[i].database))
+			es_wake_waiters(es_shared->databases[i].database);
+}
+
+/* At start: whoever has appended before the server stopped is not here to tell. */
+static void
+want_all_databases(void)
+{
+	Relation	catalog;
+	TableScanDesc scan;
+	HeapTuple	tuple;
+
+	StartTransactionCommand();
+	(void) GetTransactionSnapshot();
+	catalog = table_open(DatabaseRelationId, AccessShareLock);
+	scan = table_beginscan_catalog(catalog, 0, NULL);
+	while (HeapTupleIsValid(tuple = heap_getnext(scan, ForwardScanDirection)))
+	{
+		Form_pg_database form = (Form_pg_database) GETSTRUCT(tuple);
+		DatabaseSlot *db = form->datallowconn ? es_database_slot(form->oid, true) : NULL;
+
+		if (db)
+			pg_atomic_write_u32(&db->wanted, 1);
+	}
+	table_endscan(scan);
+	table_close(catalog, AccessShareLock);
+	CommitTransactionCommand();
+}
+
+/* Did all workers that we started come to life? */
+static void
+check_started(void)
+{
+	for (int i = 0; i < es_max_event_tables; i++)
+	{
+		DatabaseSlot *db = &es_shared->databases[i];
+		pid_t		pid;
+
+		if (handles[i] == NULL ||
+			GetBackgroundWorkerPid(handles[i], &pid) != BGWH_STOPPED)
+			continue;
+		pfree(handles[i]);
+		handles[i] = NULL;
+		LWLockAcquire(es_shared->lock, LW_EXCLUSIVE);
+		if (db->starting)
+			note_failure(db);
+		LWLockRelease(es_shared->lock);
+	}
+}
+
+/* Starts what can be started; returns when to try again. */
+static MonotonicTime
+start_wanted(void)
+{
+	MonotonicTime next;
+	DatabaseSlot *db;
+
+	while ((db = choose(&next)) != NULL)
+	{
+		bool		started;
+
+		if (db->failures > 0 && !database_exists(db->database))
+		{
+			LWLockAcquire(es_shared->lock, LW_EXCLUSIVE);
+			db->database = InvalidOid;
+			LWLockRelease(es_shared->lock);
+			continue;
+		}
+		started = start_worker(db);
+		if (started)
+			continue;
+		LWLockAcquire(es_shared->lock, LW_EXCLUSIVE);
+		note_failure(db);
+		LWLockRelease(es_shared->lock);
+		es_wake_waiters(db->database);
+	}
+	return next;
+}
+
+/*
+ * The database that has waited longest for a worker, marked as starting, if
+ * one more worker is allowed; and if there is none, when there may be.
+ */
+static DatabaseSlot *
+choose(MonotonicTime *next)
+{
+	DatabaseSlot *chosen = NULL;
+	MonotonicTime now = es_now();
+	int			workers = 0;
+
+	*next = ES_NEVER;
+	LWLockAcquire(es_shared->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < es_max_event_tables; i++)
+	{
+		DatabaseSlot *db = &es_shared->databases[i];
+
+		if (!OidIsValid(db->database))
+			continue;
+		if (db->worker_pid != 0 || db->starting)
+			workers++;
+		else if (db->keep_out > 0 || pg_atomic_read_u32(&db->wanted) == 0)
+			continue;
+		else if (db->retry_at > now)
+			*next = Min(*next, db->retry_at);
+		else if (chosen == NULL || db->started_at < chosen->started_at)
+			chosen = db;
+	}
+	es_shared->crowded = chosen && workers >= es_max_workers;
+	if (es_shared->crowded)
+	{
+		/* Somebody idle has to make room; all that wait do without so long. */
+		for (int i = 0; i < es_max_event_tables; i++)
+		{
+			DatabaseSlot *db = &es_shared->databases[i];
+
+			if (db->worker_latch)
+				SetLatch(db->worker_latch);
+			else if (OidIsValid(db->database) && pg_atomic_read_u32(&db->wanted))
+			{
+				db->unserved = true;
+				es_wake_waiters(db->database);
+			}
+		}
+		chosen = NULL;
+	}
+	if (chosen)
+	{
+		chosen->starting = true;
+		chosen->started_at = now;
+		pg_atomic_exchange_u32(&chosen->wanted, 0);
+	}
+	LWLockRelease(es_shared->lock);
+	return chosen;
+}
+
+static bool
+start_worker(DatabaseSlot *db)
+{
+	int			slot = db - es_shared->databases;
+	BackgroundWorker worker = {
+		.bgw_type = "event_store worker",
+		.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION,
+		.bgw_start_time = BgWorkerStart_RecoveryFinished,
+		.bgw_restart_time = BGW_NEVER_RESTART,
+		.bgw_library_name = "event_store",
+		.bgw_function_name = "event_store_worker_main",
+		.bgw_main_arg = Int32GetDatum(slot),
+		.bgw_notify_pid = MyProcPid
+	};
+	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
+	bool		started;
+
+	snprintf(worker.bgw_name, BGW_MAXLEN, "event_store worker for database %u", db->database);
+	started = RegisterDynamicBackgroundWorker(&worker, &handles[slot]);
+	MemoryContextSwitchTo(old);
+	if (!started && !slots_were_too_few)
+		ereport(WARNING,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("event_store has no background worker for the database with OID %u: there are too few", db->database),
+				 errdetail("Appends go on; those who append notify the listeners by themselves, and feeds on standbys stand still."),
+				 errhint("Raise max_worker_processes, which is %d.", max_worker_processes)));
+	slots_were_too_few = !started;
+	return started;
+}
+
+static bool
+database_exists(Oid database)
+{
+	bool		exists;
+
+	StartTransactionCommand();
+	exists = SearchSysCacheExists1(DATABASEOID, ObjectIdGetDatum(database));
+	CommitTransactionCommand();
+	return exists;
+}
+
+/* With the lock held. */
+static void
+note_failure(DatabaseSlot *db)
+{
+	db->starting = false;
+	db->unserved = true;
+	db->retry_at = es_now() + Min(FIRST_RETRY << Min(db->failures, 6), LAST_RETRY);
+	db->failures++;
+	pg_atomic_exchange_u32(&db->wanted, 1);
+}
+
+/*
+ * A worker takes possession of its database; false if it must not.  From then
+ * on its exit is noticed, however it comes about.  Not yet connected: so that
+ * what happens at exit happens when the connection is gone.
+ */
+bool
+es_claim_database(DatabaseSlot *db)
+{
+	bool		claimed = false;
+
+	LWLockAcquire(es_shared->lock, LW_EXCLUSIVE);
+	db->starting = false;
+	if (!OidIsValid(db->database) || db->worker_pid != 0)
+		 /* dropped meanwhile, or served already */ ;
+	else if (db->keep_out > 0)
+		pg_atomic_exchange_u32(&db->wanted, 1);
+	else
+	{
+		db->worker_pid = MyProcPid;
+		claimed = true;
+	}
+	LWLockRelease(es_shared->lock);
+	if (claimed)
+		on_shmem_exit(at_worker_exit, PointerGetDatum(db));
+	return claimed;
+}
+
+static void
+at_worker_exit(int code, Datum arg)
+{
+	DatabaseSlot *db = (DatabaseSlot *) DatumGetPointer(arg);
+
+	LWLockAcquire(es_shared->lock, LW_EXCLUSIVE);
+	db->worker_pid = 0;
+	db->worker_latch = NULL;
+	if (code != 0)
+		note_failure(db);
+	if (es_shared->launcher_latch)
+		SetLatch(es_shared->launcher_latch);
+	LWLockRelease(es_shared->lock);
+	if (code != 0)
+		es_wake_waiters(db->database);
+	ConditionVariableBroadcast(&es_shared->left);
+}
+
+/* The worker has got through a round: it can be woken, and relied on. */
+void
+es_database_is_fine(DatabaseSlot *db)
+{
+	LWLockAcquire(es_shared->lock, LW_EXCLUSIVE);
+	db->worker_latch = MyLatch;
+	db->unserved = false;
+	db->failures = 0;
+	db->retry_at = 0;
+	LWLockRelease(es_shared->lock);
+}
+
+/*
+ * The worker is about to leave: from here on nobody wakes it.  With work left
+ * another one shall come.  Without, it may not if somebody has just woken it:
+ * returns false then, and all is as before.
+ */
+bool
+es_may_leave(DatabaseSlot *db, bool work_left)
+{
+	bool		may = true;
+
+	LWLockAcquire(es_shared->lock, LW_EXCLUSIVE);
+	db->worker_latch = NULL;
+	pg_memory_barrier();
+	if (work_left)
+		pg_atomic_exchange_u32(&db->wanted, 1);
+	else
+	{
+		may = pg_atomic_read_u32(&db->rescan) == 0;
+		for (int i = 0; may && i < es_shared->num_feeds; i++)
+			may = es_shared->feeds[i].database != db->database ||
+				pg_atomic_read_u32(&es_shared->feeds[i].dirty) == 0;
+		if (!may)
+			db->worker_latch = MyLatch;
+	}
+	LWLockRelease(es_shared->lock);
+	return may;
+}

@@ -1,0 +1,95 @@
+/*
+ * shared_state.h
+ *	  What the backends, the launcher and the workers know of each other.
+ */
+#ifndef ES_SHARED_STATE_H
+#define ES_SHARED_STATE_H
+
+#include "port/atomics.h"
+#include "storage/condition_variable.h"
+#include "storage/latch.h"
+#include "storage/lwlock.h"
+#include "utils/timestamp.h"
+
+/* Microseconds of a clock that nobody sets. */
+typedef int64 MonotonicTime;
+
+#define ES_NEVER	PG_INT64_MAX
+
+/*
+ * A database in which somebody appends, and its worker.  All but the atomics
+ * is protected by the lock; worker_latch is also read without, by those who
+ * wake (see es_wake_feed).  A slot is freed by DROP DATABASE only.
+ */
+typedef struct DatabaseSlot
+{
+	Oid			database;		/* invalid: the slot is free */
+	pid_t		worker_pid;		/* 0: there is none */
+	Latch	   *worker_latch;	/* NULL: none, or it is leaving */
+	bool		starting;		/* a worker has been asked for */
+	bool		unserved;		/* and could not be had */
+	bool		notifies;		/* the worker does, by its settings */
+	int			keep_out;		/* commands that want the database for themselves */
+	int			failures;		/* since the last round that went well */
+	MonotonicTime retry_at;		/* after a failure */
+	MonotonicTime started_at;	/* the last worker */
+	pg_atomic_uint32 wanted;	/* there is work, or may be */
+	pg_atomic_uint32 rescan;	/* event tables have come or gone */
+} DatabaseSlot;
+
+/*
+ * An event table whose feed somebody waits for, or appends to.  The lock
+ * protects database and table; the atomics are for everybody; the rest is the
+ * worker's own, and here so that it outlives it.
+ */
+typedef struct FeedSlot
+{
+	Oid			database;		/* invalid: the slot is free */
+	Oid			table;
+	pg_atomic_uint32 dirty;		/* an appending transaction has ended */
+	pg_atomic_uint64 published; /* the newest checkpoint that is readable */
+	pg_atomic_uint64 notifications; /* sent since the server started */
+	pg_atomic_uint64 notified_time; /* TimestampTz of the last one */
+	ConditionVariable risen;	/* published has */
+
+	int64		notified;		/* the checkpoint that listeners know */
+	int64		recorded;		/* and standbys; -1: not known */
+	MonotonicTime looked_at;
+	MonotonicTime notified_at;
+	MonotonicTime recorded_at;
+	MonotonicTime look_again;	/* by itself: ES_NEVER, or when */
+	int64		back_off;		/* how long it waited for that */
+	int			failures;
+} FeedSlot;
+
+typedef struct SharedState
+{
+	LWLock	   *lock;
+	pid_t		launcher_pid;
+	Latch	   *launcher_latch;
+	bool		crowded;		/* workers should make room for others */
+	ConditionVariable left;		/* some worker has */
+	int			num_feeds;		/* used so far, free ones among them */
+	DatabaseSlot *databases;	/* es_max_event_tables of each */
+	FeedSlot   *feeds;
+} SharedState;
+
+extern SharedState *es_shared;	/* NULL: the library is not preloaded */
+
+extern void es_shared_state_init(void);
+extern MonotonicTime es_now(void);
+extern DatabaseSlot *es_database_slot(Oid database, bool enter);
+extern FeedSlot *es_feed_slot(Oid table);
+extern void es_free_feed(FeedSlot *feed);
+extern bool es_worker_notifies(FeedSlot *feed);
+extern bool es_worker_serves(void);
+extern pid_t es_worker_pid(void);
+extern void es_wake_feed(FeedSlot *feed, Oid table);
+extern void es_wake_worker(void);
+extern void es_wake_for_prepared(void);
+extern void es_rescan(void);
+extern FeedSlot *es_find_feed(Oid table);
+extern void es_forget_database(Oid database);
+extern void es_wake_waiters(Oid database);
+
+#endif							/* ES_SHARED_STATE_H */

@@ -1,0 +1,112 @@
+/*
+ * wait.c
+ *	  wait_for_events(): the long poll.
+ *
+ * A waiter looks by himself first, and then sleeps until the worker publishes a
+ * newer checkpoint.  He is on the worker's list before he looks, so that nothing
+ * is missed in between.  Where there is no worker, and on a standby, he looks
+ * again every POLL milliseconds.  While he sleeps he has no lock on the table.
+ */
+#include "postgres.h"
+
+#include "access/table.h"
+#include "arguments.h"
+#include "feed.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "shared_state.h"
+#include "utils/builtins.h"
+#include "utils/rel.h"
+#include "xact_state.h"
+
+PG_FUNCTION_INFO_V1(event_store_wait_for_events);
+
+#define MAX_TIMEOUT		(60 * USECS_PER_SEC)
+#define POLL			50		/* ms */
+
+static MonotonicTime arg_timeout(FunctionCallInfo fcinfo, int n);
+static int64 newest_checkpoint(Oid relid, bool *hidden);
+static void sleep_until_risen(FeedSlot *feed, MonotonicTime time);
+
+Datum
+event_store_wait_for_events(PG_FUNCTION_ARGS)
+{
+	Oid			relid = es_arg_table(fcinfo);
+	int64		after = es_arg_int64(fcinfo, 1, 0);
+	MonotonicTime deadline = es_now() + arg_timeout(fcinfo, 2);
+	bool		hidden;
+	int64		newest;
+	FeedSlot   *feed;
+
+	PreventCommandIfParallelMode("wait_for_events");
+	newest = newest_checkpoint(relid, &hidden);
+	while (newest <= after && es_now() < deadline)
+	{
+		if (es_in_flight(relid))
+			ereport(ERROR,
+					(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
+					 errmsg("cannot wait for events behind those of this transaction"),
+					 errdetail("It has appended to the event table, so the feed stops before its events until it ends."),
+					 errhint("Commit first.")));
+		feed = es_feed_slot(relid);
+		if (feed)
+			ConditionVariablePrepareToSleep(&feed->risen);
+		newest = newest_checkpoint(relid, &hidden);
+		if (newest > after)
+			break;
+		sleep_until_risen(feed, deadline);
+		if (feed && !hidden && feed->table == relid && feed->database == MyDatabaseId)
+			newest = Max(newest, (int64) pg_atomic_read_u64(&feed->published));
+	}
+	ConditionVariableCancelSleep();
+	PG_RETURN_INT64(newest);
+}
+
+/* In microseconds. */
+static MonotonicTime
+arg_timeout(FunctionCallInfo fcinfo, int n)
+{
+	Interval   *timeout;
+	double		time;
+
+	if (PG_ARGISNULL(n))
+		es_null_argument("timeout");
+	timeout = PG_GETARG_INTERVAL_P(n);
+	time = ((double) timeout->month * DAYS_PER_MONTH + timeout->day) * USECS_PER_DAY + timeout->time;
+	if (time < 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("timeout must not be negative: %s",
+						DatumGetCString(DirectFunctionCall1(interval_out, IntervalPGetDatum(timeout))))));
+	return time > MAX_TIMEOUT ? MAX_TIMEOUT : (MonotonicTime) time;
+}
+
+/* Of what the caller may see.  *hidden: policies may hide some of it. */
+static int64
+newest_checkpoint(Oid relid, bool *hidden)
+{
+	EventTable *table = es_event_table_open(relid, AccessShareLock, ES_FOR_READING);
+	int64		position = es_newest_checkpoint(table).position;
+
+	*hidden = es_row_security_applies(table);
+	table_close(table->rel, AccessShareLock);
+	pfree(table);
+	return position;
+}
+
+static void
+sleep_until_risen(FeedSlot *feed, MonotonicTime deadline)
+{
+	long		left = Max(deadline - es_now(), 0) / 1000 + 1;
+
+	if (feed && es_worker_serves())
+		(void) ConditionVariableTimedSleep(&feed->risen, left, PG_WAIT_EXTENSION);
+	else
+	{
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 Min(left, POLL), PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+	}
+}
