@@ -46,7 +46,13 @@
 /* By slot; NULL: not started by this process, or known to have ended. */
 static BackgroundWorkerHandle **handles;
 
-static bool slots_were_too_few = false;
+/*
+ * How many workers there were when no further one could be had, for how long
+ * we go by that, and how often it has happened.
+ */
+static int	room = PG_INT32_MAX;
+static MonotonicTime room_until = 0;
+static int	refusals = 0;
 
 PGDLLEXPORT void event_store_launcher_main(Datum arg);
 
@@ -55,7 +61,9 @@ static void want_all_databases(void);
 static void check_started(void);
 static MonotonicTime start_wanted(void);
 static DatabaseSlot *choose(MonotonicTime *next);
+static void make_room(void);
 static bool start_worker(DatabaseSlot *db);
+static void note_refusal(DatabaseSlot *db);
 static bool database_exists(Oid database);
 static void note_failure(DatabaseSlot *db);
 static void at_worker_exit(int code, Datum arg);
@@ -96,6 +104,7 @@ event_store_launcher_main(Datum arg)
 	on_shmem_exit(at_launcher_exit, (Datum) 0);
 
 	want_all_databases();
+	pgstat_report_activity(STATE_IDLE, "waiting for databases that need a worker");
 	for (;;)
 	{
 		MonotonicTime next;
@@ -187,22 +196,10 @@ start_wanted(void)
 
 	while ((db = choose(&next)) != NULL)
 	{
-		bool		started;
-
 		if (db->failures > 0 && !database_exists(db->database))
-		{
-			LWLockAcquire(es_shared->lock, LW_EXCLUSIVE);
-			db->database = InvalidOid;
-			LWLockRelease(es_shared->lock);
-			continue;
-		}
-		started = start_worker(db);
-		if (started)
-			continue;
-		LWLockAcquire(es_shared->lock, LW_EXCLUSIVE);
-		note_failure(db);
-		LWLockRelease(es_shared->lock);
-		es_wake_waiters(db->database);
+			es_forget_database(db->database);
+		else if (!start_worker(db))
+			note_refusal(db);
 	}
 	return next;
 }
@@ -219,6 +216,8 @@ choose(MonotonicTime *next)
 	int			workers = 0;
 
 	*next = ES_NEVER;
+	if (room_until <= now)
+		room = PG_INT32_MAX;
 	LWLockAcquire(es_shared->lock, LW_EXCLUSIVE);
 	for (int i = 0; i < es_max_event_tables; i++)
 	{
@@ -235,22 +234,14 @@ choose(MonotonicTime *next)
 		else if (chosen == NULL || db->started_at < chosen->started_at)
 			chosen = db;
 	}
-	es_shared->crowded = chosen && workers >= es_max_workers;
+	es_shared->crowded = chosen && workers >= Min(es_max_workers, room);
+	if (chosen == NULL)
+		refusals = 0;
 	if (es_shared->crowded)
 	{
-		/* Somebody idle has to make room; all that wait do without so long. */
-		for (int i = 0; i < es_max_event_tables; i++)
-		{
-			DatabaseSlot *db = &es_shared->databases[i];
-
-			if (db->worker_latch)
-				SetLatch(db->worker_latch);
-			else if (OidIsValid(db->database) && pg_atomic_read_u32(&db->wanted))
-			{
-				db->unserved = true;
-				es_wake_waiters(db->database);
-			}
-		}
+		make_room();
+		if (room < PG_INT32_MAX)
+			*next = Min(*next, room_until);
 		chosen = NULL;
 	}
 	if (chosen)
@@ -261,6 +252,28 @@ choose(MonotonicTime *next)
 	}
 	LWLockRelease(es_shared->lock);
 	return chosen;
+}
+
+/*
+ * Too many want a worker.  Whichever has nothing to do shall leave; whoever waits
+ * does without so long.  With the lock held.
+ */
+static void
+make_room(void)
+{
+	for (int i = 0; i < es_max_event_tables; i++)
+	{
+		DatabaseSlot *db = &es_shared->databases[i];
+
+		if (db->worker_latch)
+			SetLatch(db->worker_latch);
+		else if (OidIsValid(db->database) && db->worker_pid == 0 &&
+				 pg_atomic_read_u32(&db->wanted))
+		{
+			db->unserved = true;
+			es_wake_waiters(db->database);
+		}
+	}
 }
 
 static bool
@@ -281,16 +294,34 @@ start_worker(DatabaseSlot *db)
 	bool		started;
 
 	snprintf(worker.bgw_name, BGW_MAXLEN, "event_store worker for database %u", db->database);
+	if (handles[slot])
+		pfree(handles[slot]);
+	handles[slot] = NULL;
 	started = RegisterDynamicBackgroundWorker(&worker, &handles[slot]);
 	MemoryContextSwitchTo(old);
-	if (!started && !slots_were_too_few)
+	return started;
+}
+
+/* There are no more background workers to be had on this server. */
+static void
+note_refusal(DatabaseSlot *db)
+{
+	if (refusals == 0)
 		ereport(WARNING,
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 				 errmsg("event_store has no background worker for the database with OID %u: there are too few", db->database),
-				 errdetail("Appends go on; those who append notify the listeners by themselves, and feeds on standbys stand still."),
+				 errdetail("Appends go on. Where there is no worker, those who append notify the listeners by themselves, and feeds on standbys stand still."),
 				 errhint("Raise max_worker_processes, which is %d.", max_worker_processes)));
-	slots_were_too_few = !started;
-	return started;
+	LWLockAcquire(es_shared->lock, LW_EXCLUSIVE);
+	db->starting = false;
+	pg_atomic_exchange_u32(&db->wanted, 1);
+	room = 0;
+	for (int i = 0; i < es_max_event_tables; i++)
+		if (es_shared->databases[i].worker_pid != 0 || es_shared->databases[i].starting)
+			room++;
+	LWLockRelease(es_shared->lock);
+	room_until = es_now() + Min(FIRST_RETRY << Min(refusals, 6), LAST_RETRY);
+	refusals++;
 }
 
 static bool
@@ -366,6 +397,7 @@ es_database_is_fine(DatabaseSlot *db)
 {
 	LWLockAcquire(es_shared->lock, LW_EXCLUSIVE);
 	db->worker_latch = MyLatch;
+	pg_atomic_exchange_u32(&db->wanted, 0);
 	db->unserved = false;
 	db->failures = 0;
 	db->retry_at = 0;
@@ -385,9 +417,8 @@ es_may_leave(DatabaseSlot *db, bool work_left)
 	LWLockAcquire(es_shared->lock, LW_EXCLUSIVE);
 	db->worker_latch = NULL;
 	pg_memory_barrier();
-	if (work_left)
-		pg_atomic_exchange_u32(&db->wanted, 1);
-	else
+	pg_atomic_exchange_u32(&db->wanted, work_left);
+	if (!work_left)
 	{
 		may = pg_atomic_read_u32(&db->rescan) == 0;
 		for (int i = 0; may && i < es_shared->num_feeds; i++)

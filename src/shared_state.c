@@ -188,10 +188,10 @@ es_feed_slot(Oid table)
 		pg_atomic_write_u64(&feed->notified_time, 0);
 		feed->notified = 0;
 		feed->recorded = -1;
-		feed->looked_at = feed->notified_at = feed->recorded_at = 0;
+		feed->looked_at = feed->notify_after = feed->record_after = 0;
 		feed->look_again = ES_NEVER;
 		feed->back_off = 0;
-		feed->failures = 0;
+		feed->failures = feed->notify_failures = 0;
 		feed->table = table;
 		pg_write_barrier();
 		feed->database = MyDatabaseId;
@@ -301,14 +301,21 @@ es_wake_for_prepared(void)
 		es_wake_worker();
 }
 
-/* Event tables may have gone, in ways that nobody has followed. */
+/*
+ * Event tables may have gone, in ways that nobody has followed.  Where there is
+ * no worker, none is wanted for that.
+ */
 void
 es_rescan(void)
 {
+	Latch	   *latch;
+
 	if (es_shared == NULL || current_database() == NULL)
 		return;
 	pg_atomic_exchange_u32(&my_database->rescan, 1);
-	es_wake_worker();
+	latch = *(Latch *volatile *) &my_database->worker_latch;
+	if (latch)
+		SetLatch(latch);
 }
 
 /* The database has been dropped: nobody can be in it any more. */

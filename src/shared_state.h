@@ -55,11 +55,12 @@ typedef struct FeedSlot
 	int64		notified;		/* the checkpoint that listeners know */
 	int64		recorded;		/* and standbys; -1: not known */
 	MonotonicTime looked_at;
-	MonotonicTime notified_at;
-	MonotonicTime recorded_at;
 	MonotonicTime look_again;	/* by itself: ES_NEVER, or when */
-	int64		back_off;		/* how long it waited for that */
-	int			failures;
+	MonotonicTime notify_after; /* not before this */
+	MonotonicTime record_after; /* nor this */
+	int64		back_off;		/* how long it waits to look again */
+	int			failures;		/* to look, since the last success */
+	int			notify_failures;
 } FeedSlot;
 
 typedef struct SharedState

@@ -62,10 +62,12 @@ static void prepare(void);
 static void find_event_tables(void);
 static MonotonicTime look_around(void);
 static MonotonicTime when_due(FeedSlot *feed);
-static void try_look(FeedSlot *feed);
+static void visit(FeedSlot *feed);
+static void describe_visit(void *arg);
+static MonotonicTime recover(int *failures);
 static void look(FeedSlot *feed);
-static void tell(FeedSlot *feed, EventTable *table);
-static void recover(FeedSlot *feed);
+static void record(FeedSlot *feed);
+static void notify(FeedSlot *feed);
 static bool must_leave(MonotonicTime next);
 
 void
@@ -199,7 +201,7 @@ look_around(void)
 
 		if (feed->database == MyDatabaseId && when_due(feed) <= es_now())
 		{
-			try_look(feed);
+			visit(feed);
 			busy_at = es_now();
 		}
 		if (feed->database == MyDatabaseId)
@@ -233,22 +235,31 @@ when_due(FeedSlot *feed)
 	int64		published = pg_atomic_read_u64(&feed->published);
 	int64		interval = es_notify_interval * INT64CONST(1000);
 
-	if (feed->failures > 0)
-		return due;
-	if (pg_atomic_read_u32(&feed->dirty))
+	if (feed->failures == 0 && pg_atomic_read_u32(&feed->dirty))
 		due = Min(due, feed->looked_at +
 				  (somebody_waits(feed) ? Min(LOOK_FOR_WAITERS, interval) : interval));
 	if (published > feed->notified && es_notify == ES_NOTIFY_AUTO)
-		due = Min(due, feed->notified_at + interval);
-	if (published > feed->recorded && recording())
-		due = Min(due, feed->recorded_at + es_standby_interval * INT64CONST(1000));
+		due = Min(due, feed->notify_after);
+	if (feed->failures == 0 && published > feed->recorded && recording())
+		due = Min(due, feed->record_after);
 	return due;
 }
 
-/* Looks.  An error is the table's own affair: the others go on. */
+/*
+ * Looks and tells.  An error is that table's own affair: the others go on.  And
+ * listeners may have bad luck, where the queue of notifications is full, without
+ * harm to those who wait and to standbys.
+ */
 static void
-try_look(FeedSlot *feed)
+visit(FeedSlot *feed)
 {
+	ErrorContextCallback context = {
+		.previous = error_context_stack,
+		.callback = describe_visit,
+		.arg = feed
+	};
+
+	error_context_stack = &context;
 	PG_TRY();
 	{
 		look(feed);
@@ -256,101 +267,119 @@ try_look(FeedSlot *feed)
 	}
 	PG_CATCH();
 	{
-		recover(feed);
+		feed->look_again = recover(&feed->failures);
 	}
 	PG_END_TRY();
+
+	PG_TRY();
+	{
+		notify(feed);
+		feed->notify_failures = 0;
+	}
+	PG_CATCH();
+	{
+		feed->notify_after = recover(&feed->notify_failures);
+	}
+	PG_END_TRY();
+	error_context_stack = context.previous;
+
+	feed->looked_at = es_now();
+	pgstat_report_activity(STATE_IDLE, "waiting for appends");
 }
 
 static void
-recover(FeedSlot *feed)
+describe_visit(void *arg)
 {
+	errcontext("looking at the event table with OID %u", ((FeedSlot *) arg)->table);
+}
+
+/* After an error; returns when to try again. */
+static MonotonicTime
+recover(int *failures)
+{
+	MonotonicTime again = es_now() + Min(FIRST_RETRY << Min(*failures, 6), LAST_RETRY);
+
 	HOLD_INTERRUPTS();
 	EmitErrorReport();
 	AbortCurrentTransaction();
 	FlushErrorState();
-	feed->looked_at = es_now();
-	feed->look_again = feed->looked_at + Min(FIRST_RETRY << Min(feed->failures, 6), LAST_RETRY);
-	feed->failures++;
-	pgstat_report_activity(STATE_IDLE, "waiting for appends");
+	(*failures)++;
 	RESUME_INTERRUPTS();
+	return again;
 }
 
+/* Finds out how far the feed can be read, and publishes and records it. */
 static void
 look(FeedSlot *feed)
 {
 	EventTable *table;
-	int64		mark;
-	int64		last_value;
 	bool		busy;
-	Snapshot	snapshot;
-	Checkpoint	newest;
 
+	if (feed->failures > 0 && feed->look_again > es_now())
+		return;
 	pg_atomic_exchange_u32(&feed->dirty, 0);
 	pgstat_report_activity(STATE_RUNNING, "looking at an event table");
 	StartTransactionCommand();
 	table = es_event_table_try_open(feed->table, &busy);
 	if (table)
 	{
-		mark = es_high_water_mark(table, &last_value);
-		snapshot = RegisterSnapshot(GetLatestSnapshot());
-		newest = es_newest_event(table, snapshot, mark);
+		int64		last_value;
+		int64		mark = es_high_water_mark(table, &last_value);
+		Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+		int64		newest = es_newest_event(table, snapshot, mark).position;
+
 		UnregisterSnapshot(snapshot);
 		busy = mark < last_value;
-		if (newest.position > (int64) pg_atomic_read_u64(&feed->published))
+		if (newest > (int64) pg_atomic_read_u64(&feed->published))
 		{
-			pg_atomic_write_u64(&feed->published, newest.position);
+			pg_atomic_write_u64(&feed->published, newest);
 			ConditionVariableBroadcast(&feed->risen);
 		}
-		tell(feed, table);
+		record(feed);
+		es_event_table_close(table);
 	}
-	else
-	{
-		CommitTransactionCommand();
-		if (!busy)
-			es_free_feed(feed);
-	}
-	pgstat_report_activity(STATE_IDLE, "waiting for appends");
+	CommitTransactionCommand();
+	if (table == NULL && !busy)
+		es_free_feed(feed);
 
-	feed->looked_at = es_now();
 	feed->back_off = busy ? Min(Max(feed->back_off * 2, FIRST_BACK_OFF), LAST_BACK_OFF) : 0;
-	feed->look_again = busy ? feed->looked_at + feed->back_off : ES_NEVER;
+	feed->look_again = busy ? es_now() + feed->back_off : ES_NEVER;
 }
 
-/* Tells listeners and standbys what is new to them, and commits. */
+/* Tells standbys, if it is time to. */
 static void
-tell(FeedSlot *feed, EventTable *table)
+record(FeedSlot *feed)
 {
 	int64		published = pg_atomic_read_u64(&feed->published);
 	MonotonicTime now = es_now();
-	bool		notify;
-	bool		record;
 
-	notify = es_notify == ES_NOTIFY_AUTO && published > feed->notified &&
-		feed->notified_at + es_notify_interval * INT64CONST(1000) <= now;
-	record = recording() && published > feed->recorded &&
-		feed->recorded_at + es_standby_interval * INT64CONST(1000) <= now;
+	if (!recording() || published <= feed->recorded || now < feed->record_after)
+		return;
+	feed->record_after = now + es_standby_interval * INT64CONST(1000);
+	if (!es_record_mark(feed->table, published))
+		return;
+	feed->recorded = published;
+	ForceSyncCommit();			/* or it gets there when the WAL writer wakes up */
+}
 
-	if (notify)
-		es_send_notification(feed->table, published);
-	if (record)
-	{
-		feed->recorded_at = now;
-		record = es_record_mark(feed->table, published);
-	}
-	if (record)
-		ForceSyncCommit();		/* or the standby has it when the WAL writer wakes up */
-	es_event_table_close(table);
+/* Tells listeners, if it is time to. */
+static void
+notify(FeedSlot *feed)
+{
+	int64		published = pg_atomic_read_u64(&feed->published);
+	MonotonicTime now = es_now();
+
+	if (es_notify != ES_NOTIFY_AUTO || published <= feed->notified || now < feed->notify_after ||
+		feed->database != MyDatabaseId)
+		return;
+	pgstat_report_activity(STATE_RUNNING, "notifying the listeners of an event table");
+	StartTransactionCommand();
+	es_send_notification(feed->table, published);
 	CommitTransactionCommand();
-
-	if (notify)
-	{
-		feed->notified = published;
-		feed->notified_at = now;
-		pg_atomic_write_u64(&feed->notified_time, GetCurrentTimestamp());
-		pg_atomic_fetch_add_u64(&feed->notifications, 1);
-	}
-	if (record)
-		feed->recorded = published;
+	feed->notified = published;
+	feed->notify_after = now + es_notify_interval * INT64CONST(1000);
+	pg_atomic_write_u64(&feed->notified_time, GetCurrentTimestamp());
+	pg_atomic_fetch_add_u64(&feed->notifications, 1);
 }
 
 /*
