@@ -18,12 +18,28 @@ COMMENT ON FUNCTION event_store.wait_for_events(regclass, bigint, interval) IS
 'Waits until there are readable events above the position after (NULL: 0) and returns the newest checkpoint; at the time-out it returns it too, and it is not above after then. Time-outs above 60 seconds are taken as 60 seconds, since the calling statement holds its snapshot, and so holds back VACUUM, while it waits. Can be cancelled; works through a connection pooler in any mode. Costs no polling where the library is preloaded; otherwise, and on a standby, it looks 20 times a second. Needs SELECT on the event table; row-level security applies. Raises 25001 where it would wait in a transaction that has appended to the table itself, 22023 for a negative timeout, 0A000 where feeds cannot be read.';
 
 CREATE TABLE event_store.feed_marks (
-    event_table     regclass PRIMARY KEY,
+    event_table     oid PRIMARY KEY,
     mark            bigint NOT NULL,
     recorded_at     timestamptz NOT NULL
-) WITH (fillfactor = 20);
+);
 COMMENT ON TABLE event_store.feed_marks IS
-'How far standbys may read the feed of each event table. Written by the background worker on the primary, at most once per event_store.standby_interval and only when there are new events. Nothing to dump: it is written anew.';
+'How far standbys may read the feed of each event table. Written by the background worker on the primary, in place, at most once per event_store.standby_interval and only when there are new events. Nothing to dump or replicate: each server writes its own.';
+
+CREATE FUNCTION event_store._skip_row() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN NULL;
+END $$;
+COMMENT ON FUNCTION event_store._skip_row() IS
+'Trigger function: keeps what a publication FOR ALL TABLES sends away from event_store.feed_marks.';
+
+CREATE TRIGGER skip_row BEFORE INSERT OR UPDATE OR DELETE ON event_store.feed_marks
+    FOR EACH ROW EXECUTE FUNCTION event_store._skip_row();
+ALTER TABLE event_store.feed_marks ENABLE REPLICA TRIGGER skip_row;
+COMMENT ON TRIGGER skip_row ON event_store.feed_marks IS
+'Discards what a subscription brings: the marks are those of another server.';
 
 CREATE FUNCTION event_store.feed_status(
     event_table regclass,

@@ -10,8 +10,9 @@
 #include "parser/parse_relation.h"
 #include "utils/guc.h"
 
-#if PG_VERSION_NUM < 150000
-#error "event_store needs PostgreSQL 15 or later"
+/* The minor versions of November 2024 gave extensions updates in place. */
+#if PG_VERSION_NUM < 150009
+#error "event_store needs PostgreSQL 15.9 or later"
 #endif
 
 /*

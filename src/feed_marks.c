@@ -5,21 +5,28 @@
  * On a standby there are no in-flight locks to see.  So the worker on the
  * primary records the newest checkpoint of each event table in a table of ours.
  * Whatever it covers has committed before the record was written, and comes
- * before it in the WAL; so a snapshot on a standby that shows the record shows
- * all of that too.
+ * before it in the WAL; so a snapshot that a standby takes after it has read the
+ * record shows all of that.
  *
- * The rows are read and written past the executor, as those of a catalog: no
- * trigger or policy can come between, no privileges are needed, and the worker,
- * a superuser, runs nobody's code.
+ * A row is inserted once, and from then on written in place: no dead rows, whose
+ * removal would conflict with queries on the standby, no transaction id, and
+ * nothing for logical decoding.  Readers hold the buffer's lock.
+ *
+ * All that happens past the executor, as with a catalog: no trigger or policy can
+ * come between, no privileges are needed, and the worker, a superuser, runs
+ * nobody's code.
  */
 #include "postgres.h"
 
 #include "access/genam.h"
 #include "access/htup_details.h"
+#include "access/relscan.h"
 #include "access/table.h"
 #include "catalog/indexing.h"
 #include "catalog/namespace.h"
+#include "executor/tuptable.h"
 #include "feed_marks.h"
+#include "storage/bufmgr.h"
 #include "storage/lmgr.h"
 #include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
@@ -27,20 +34,10 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
-enum
-{
-	EVENT_TABLE = 1,
-	MARK,
-	RECORDED_AT
-};
-
-/* One row, or none; the table is open if it exists. */
-typedef struct MarkScan
-{
-	Relation	rel;
-	SysScanDesc scan;
-	HeapTuple	tuple;
-} MarkScan;
+/* Columns. */
+#define EVENT_TABLE		1
+#define MARK			2
+#define NUM_COLUMNS		3		/* recorded_at is the last one */
 
 static Oid
 marks_table(void)
@@ -50,52 +47,50 @@ marks_table(void)
 	return OidIsValid(schema) ? get_relname_relid("feed_marks", schema) : InvalidOid;
 }
 
-static bool
-find_mark(MarkScan *mark, Oid event_table, LOCKMODE lockmode, Snapshot snapshot)
+static Relation
+open_marks(LOCKMODE lockmode, Oid event_table, ScanKey key)
 {
 	Oid			relid = marks_table();
-	ScanKeyData key;
 
-	mark->rel = OidIsValid(relid) ? try_table_open(relid, lockmode) : NULL;
-	if (mark->rel == NULL)
-		return false;
-	ScanKeyInit(&key, EVENT_TABLE, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(event_table));
-	mark->scan = systable_beginscan(mark->rel, RelationGetPrimaryKeyIndex(mark->rel), true,
-									snapshot, 1, &key);
-	mark->tuple = systable_getnext(mark->scan);
-	return true;
-}
-
-static void
-end_scan(MarkScan *mark, LOCKMODE lockmode)
-{
-	systable_endscan(mark->scan);
-	table_close(mark->rel, lockmode);
+	ScanKeyInit(key, EVENT_TABLE, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(event_table));
+	return OidIsValid(relid) ? try_table_open(relid, lockmode) : NULL;
 }
 
 static int64
-mark_of(MarkScan *mark)
+mark_of(HeapTuple tuple, Relation rel)
 {
 	bool		isnull;
 
-	return DatumGetInt64(heap_getattr(mark->tuple, MARK, RelationGetDescr(mark->rel), &isnull));
+	return DatumGetInt64(heap_getattr(tuple, MARK, RelationGetDescr(rel), &isnull));
 }
 
 /* As of now, whatever the transaction's snapshot; -1: there is none. */
 int64
 es_recorded_mark(Oid event_table)
 {
-	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	MarkScan	found;
+	ScanKeyData key;
+	Relation	rel = open_marks(AccessShareLock, event_table, &key);
+	Snapshot	snapshot;
+	SysScanDesc scan;
+	HeapTuple	tuple;
 	int64		mark = -1;
 
-	if (find_mark(&found, event_table, AccessShareLock, snapshot))
+	if (rel == NULL)
+		return -1;
+	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	scan = systable_beginscan(rel, RelationGetPrimaryKeyIndex(rel), true, snapshot, 1, &key);
+	tuple = systable_getnext(scan);
+	if (HeapTupleIsValid(tuple))
 	{
-		if (HeapTupleIsValid(found.tuple))
-			mark = mark_of(&found);
-		end_scan(&found, AccessShareLock);
+		Buffer		buffer = ((BufferHeapTupleTableSlot *) scan->slot)->buffer;
+
+		LockBuffer(buffer, BUFFER_LOCK_SHARE);
+		mark = mark_of(tuple, rel);
+		LockBuffer(buffer, BUFFER_LOCK_UNLOCK);
 	}
+	systable_endscan(scan);
 	UnregisterSnapshot(snapshot);
+	table_close(rel, AccessShareLock);
 	return mark;
 }
 
@@ -108,21 +103,32 @@ bool
 es_record_mark(Oid event_table, int64 mark)
 {
 	Oid			relid = marks_table();
-	MarkScan	found;
-	Datum		values[] = {ObjectIdGetDatum(event_table), Int64GetDatum(mark),
+	Datum		values[NUM_COLUMNS] = {ObjectIdGetDatum(event_table), Int64GetDatum(mark),
 		TimestampTzGetDatum(GetCurrentTimestamp())};
-	bool		nulls[] = {false, false, false};
+	bool		nulls[NUM_COLUMNS] = {false, false, false};
+	ScanKeyData key;
+	Relation	rel;
+	HeapTuple	old;
 	HeapTuple	tuple;
+	void	   *state;
 
-	if (!OidIsValid(relid) || !ConditionalLockRelationOid(relid, RowExclusiveLock) ||
-		!find_mark(&found, event_table, NoLock, SnapshotSelf))
+	if (!OidIsValid(relid) || !ConditionalLockRelationOid(relid, RowExclusiveLock))
 		return false;
-	tuple = heap_form_tuple(RelationGetDescr(found.rel), values, nulls);
-	if (!HeapTupleIsValid(found.tuple))
-		CatalogTupleInsert(found.rel, tuple);
-	else if (mark_of(&found) < mark)
-		CatalogTupleUpdate(found.rel, &found.tuple->t_self, tuple);
-	end_scan(&found, NoLock);
+	rel = open_marks(NoLock, event_table, &key);
+	if (rel == NULL)
+		return false;
+	tuple = heap_form_tuple(RelationGetDescr(rel), values, nulls);
+	systable_inplace_update_begin(rel, RelationGetPrimaryKeyIndex(rel), true, NULL, 1, &key, &old, &state);
+	if (!HeapTupleIsValid(old))
+		CatalogTupleInsert(rel, tuple);
+	else if (mark_of(old, rel) < mark)
+	{
+		tuple->t_self = old->t_self;
+		systable_inplace_update_finish(state, tuple);
+	}
+	else
+		systable_inplace_update_cancel(state);
+	table_close(rel, NoLock);
 	return true;
 }
 
@@ -130,11 +136,17 @@ es_record_mark(Oid event_table, int64 mark)
 void
 es_forget_mark(Oid event_table)
 {
-	MarkScan	found;
+	ScanKeyData key;
+	Relation	rel = open_marks(RowExclusiveLock, event_table, &key);
+	SysScanDesc scan;
+	HeapTuple	tuple;
 
-	if (!find_mark(&found, event_table, RowExclusiveLock, SnapshotSelf))
+	if (rel == NULL)
 		return;
-	if (HeapTupleIsValid(found.tuple))
-		CatalogTupleDelete(found.rel, &found.tuple->t_self);
-	end_scan(&found, NoLock);
+	scan = systable_beginscan(rel, RelationGetPrimaryKeyIndex(rel), true, SnapshotSelf, 1, &key);
+	tuple = systable_getnext(scan);
+	if (HeapTupleIsValid(tuple))
+		CatalogTupleDelete(rel, &tuple->t_self);
+	systable_endscan(scan);
+	table_close(rel, NoLock);
 }

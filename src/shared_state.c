@@ -266,6 +266,8 @@ es_wake_worker(void)
 {
 	Latch	   *latch;
 
+	if (current_database() == NULL)
+		return;
 	pg_memory_barrier();
 	latch = *(Latch *volatile *) &my_database->worker_latch;
 	if (latch == NULL)
