@@ -263,7 +263,6 @@ visit(FeedSlot *feed)
 	PG_TRY();
 	{
 		look(feed);
-		feed->failures = 0;
 	}
 	PG_CATCH();
 	{
@@ -274,7 +273,6 @@ visit(FeedSlot *feed)
 	PG_TRY();
 	{
 		notify(feed);
-		feed->notify_failures = 0;
 	}
 	PG_CATCH();
 	{
@@ -344,6 +342,7 @@ look(FeedSlot *feed)
 
 	feed->back_off = busy ? Min(Max(feed->back_off * 2, FIRST_BACK_OFF), LAST_BACK_OFF) : 0;
 	feed->look_again = busy ? es_now() + feed->back_off : ES_NEVER;
+	feed->failures = 0;
 }
 
 /* Tells standbys, if it is time to. */
@@ -376,6 +375,7 @@ notify(FeedSlot *feed)
 	StartTransactionCommand();
 	es_send_notification(feed->table, published);
 	CommitTransactionCommand();
+	feed->notify_failures = 0;
 	feed->notified = published;
 	feed->notify_after = now + es_notify_interval * INT64CONST(1000);
 	pg_atomic_write_u64(&feed->notified_time, GetCurrentTimestamp());
