@@ -15,6 +15,7 @@
 #include "shared_state.h"
 #include "utils/acl.h"
 #include "utils/rel.h"
+#include "utils/rls.h"
 #include "utils/snapmgr.h"
 
 PG_FUNCTION_INFO_V1(event_store_feed_status);
@@ -39,7 +40,7 @@ event_store_feed_status(PG_FUNCTION_ARGS)
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "return type must be a row type");
 	if (table && pg_class_aclcheck(relid, GetUserId(), ACL_SELECT) == ACLCHECK_OK &&
-		!es_row_security_applies(table) && es_high_water_mark_known(table))
+		check_enable_rls(relid, InvalidOid, true) != RLS_ENABLED && es_high_water_mark_known(table))
 	{
 		int64		mark = es_high_water_mark(table, NULL);
 		Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());

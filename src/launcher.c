@@ -92,13 +92,13 @@ event_store_launcher_main(Datum arg)
 	BackgroundWorkerUnblockSignals();
 	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
 	handles = MemoryContextAllocZero(TopMemoryContext,
-									 es_max_event_tables * sizeof(BackgroundWorkerHandle *));
+									 es_num_databases() * sizeof(BackgroundWorkerHandle *));
 
 	LWLockAcquire(es_shared->lock, LW_EXCLUSIVE);
 	es_shared->launcher_pid = MyProcPid;
 	es_shared->launcher_latch = MyLatch;
 	/* What a predecessor had asked for is lost to us, but not to itself. */
-	for (int i = 0; i < es_max_event_tables; i++)
+	for (int i = 0; i < es_num_databases(); i++)
 		es_shared->databases[i].starting = false;
 	LWLockRelease(es_shared->lock);
 	on_shmem_exit(at_launcher_exit, (Datum) 0);
@@ -136,7 +136,7 @@ at_launcher_exit(int code, Datum arg)
 	es_shared->launcher_pid = 0;
 	es_shared->launcher_latch = NULL;
 	LWLockRelease(es_shared->lock);
-	for (int i = 0; i < es_max_event_tables; i++)
+	for (int i = 0; i < es_num_databases(); i++)
 		if (OidIsValid(es_shared->databases[i].database))
 			es_wake_waiters(es_shared->databases[i].database);
 }
@@ -156,10 +156,16 @@ want_all_databases(void)
 	while (HeapTupleIsValid(tuple = heap_getnext(scan, ForwardScanDirection)))
 	{
 		Form_pg_database form = (Form_pg_database) GETSTRUCT(tuple);
-		DatabaseSlot *db = form->datallowconn ? es_database_slot(form->oid, true) : NULL;
+		DatabaseSlot *db = form->datallowconn ? es_database_slot(form->oid) : NULL;
 
 		if (db)
 			pg_atomic_write_u32(&db->wanted, 1);
+		else if (form->datallowconn)
+			ereport(WARNING,
+					(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+					 errmsg("event_store does not look for event tables in database \"%s\" before it is used: there are more than %d databases",
+							NameStr(form->datname), es_num_databases()),
+					 errhint("Raise event_store.max_event_tables.")));
 	}
 	table_endscan(scan);
 	table_close(catalog, AccessShareLock);
@@ -170,7 +176,7 @@ want_all_databases(void)
 static void
 check_started(void)
 {
-	for (int i = 0; i < es_max_event_tables; i++)
+	for (int i = 0; i < es_num_databases(); i++)
 	{
 		DatabaseSlot *db = &es_shared->databases[i];
 		pid_t		pid;
@@ -219,7 +225,7 @@ choose(MonotonicTime *next)
 	if (room_until <= now)
 		room = PG_INT32_MAX;
 	LWLockAcquire(es_shared->lock, LW_EXCLUSIVE);
-	for (int i = 0; i < es_max_event_tables; i++)
+	for (int i = 0; i < es_num_databases(); i++)
 	{
 		DatabaseSlot *db = &es_shared->databases[i];
 
@@ -261,7 +267,7 @@ choose(MonotonicTime *next)
 static void
 make_room(void)
 {
-	for (int i = 0; i < es_max_event_tables; i++)
+	for (int i = 0; i < es_num_databases(); i++)
 	{
 		DatabaseSlot *db = &es_shared->databases[i];
 
@@ -316,7 +322,7 @@ note_refusal(DatabaseSlot *db)
 	db->starting = false;
 	pg_atomic_exchange_u32(&db->wanted, 1);
 	room = 0;
-	for (int i = 0; i < es_max_event_tables; i++)
+	for (int i = 0; i < es_num_databases(); i++)
 		if (es_shared->databases[i].worker_pid != 0 || es_shared->databases[i].starting)
 			room++;
 	LWLockRelease(es_shared->lock);
@@ -383,6 +389,8 @@ at_worker_exit(int code, Datum arg)
 	db->worker_latch = NULL;
 	if (code != 0)
 		note_failure(db);
+	else
+		es_free_database(db);
 	if (es_shared->launcher_latch)
 		SetLatch(es_shared->launcher_latch);
 	LWLockRelease(es_shared->lock);

@@ -9,7 +9,8 @@
  * To wake, at the end of every transaction that has appended, takes no lock: an
  * exchange of the feed's flag, and a latch if the flag was not up.  Slots are
  * checked after the flag is up: whoever frees one looks at the flag after that.
- * So either the freer sees the flag, or we see that the slot is another's.
+ * So either the freer sees the flag, or we see that the slot is another's.  With
+ * databases and their flag "wanted" it is the same.
  */
 #include "postgres.h"
 
@@ -33,6 +34,7 @@ static shmem_startup_hook_type previous_startup_hook = NULL;
 static void request(void);
 static void startup(void);
 static Size state_size(void);
+static bool have_feeds(Oid database);
 static DatabaseSlot *find_database(Oid database);
 static DatabaseSlot *current_database(void);
 
@@ -45,12 +47,19 @@ es_shared_state_init(void)
 	shmem_startup_hook = startup;
 }
 
+/* Those that are only looked at once, at the start, need slots too. */
+int
+es_num_databases(void)
+{
+	return es_max_event_tables + 200;
+}
+
 static Size
 state_size(void)
 {
 	Size		size = MAXALIGN(sizeof(SharedState));
 
-	size = add_size(size, MAXALIGN(mul_size(es_max_event_tables, sizeof(DatabaseSlot))));
+	size = add_size(size, MAXALIGN(mul_size(es_num_databases(), sizeof(DatabaseSlot))));
 	return add_size(size, mul_size(es_max_event_tables, sizeof(FeedSlot)));
 }
 
@@ -78,15 +87,17 @@ startup(void)
 		es_shared->lock = &GetNamedLWLockTranche("event_store")->lock;
 		es_shared->databases = (DatabaseSlot *) ((char *) es_shared + MAXALIGN(sizeof(SharedState)));
 		es_shared->feeds = (FeedSlot *) ((char *) es_shared->databases +
-										 MAXALIGN(es_max_event_tables * sizeof(DatabaseSlot)));
+										 MAXALIGN(es_num_databases() * sizeof(DatabaseSlot)));
 		ConditionVariableInit(&es_shared->left);
+		for (int i = 0; i < es_num_databases(); i++)
+		{
+			pg_atomic_init_u32(&es_shared->databases[i].wanted, 0);
+			pg_atomic_init_u32(&es_shared->databases[i].rescan, 0);
+		}
 		for (int i = 0; i < es_max_event_tables; i++)
 		{
-			DatabaseSlot *db = &es_shared->databases[i];
 			FeedSlot   *feed = &es_shared->feeds[i];
 
-			pg_atomic_init_u32(&db->wanted, 0);
-			pg_atomic_init_u32(&db->rescan, 0);
 			pg_atomic_init_u32(&feed->dirty, 0);
 			pg_atomic_init_u64(&feed->published, 0);
 			pg_atomic_init_u64(&feed->notifications, 0);
@@ -109,23 +120,22 @@ es_now(void)
 static DatabaseSlot *
 find_database(Oid database)
 {
-	for (int i = 0; i < es_max_event_tables; i++)
+	for (int i = 0; i < es_num_databases(); i++)
 		if (es_shared->databases[i].database == database)
 			return &es_shared->databases[i];
 	return NULL;
 }
 
-/* The slot of a database; NULL if there is none, and none can be had. */
+/* The slot of a database, which it gets if it has none; NULL: all are taken. */
 DatabaseSlot *
-es_database_slot(Oid database, bool enter)
+es_database_slot(Oid database)
 {
 	DatabaseSlot *db;
 
 	LWLockAcquire(es_shared->lock, LW_EXCLUSIVE);
 	db = find_database(database);
-	if (db == NULL && enter && (db = find_database(InvalidOid)) != NULL)
+	if (db == NULL && (db = find_database(InvalidOid)) != NULL)
 	{
-		db->database = database;
 		db->starting = db->unserved = false;
 		db->notifies = true;
 		db->keep_out = 0;
@@ -133,16 +143,41 @@ es_database_slot(Oid database, bool enter)
 		db->retry_at = db->started_at = 0;
 		pg_atomic_write_u32(&db->wanted, 0);
 		pg_atomic_write_u32(&db->rescan, 0);
+		pg_write_barrier();
+		db->database = database;
 	}
 	LWLockRelease(es_shared->lock);
 	return db;
 }
 
+/* Frees the slot if nobody needs it.  With the lock held. */
+void
+es_free_database(DatabaseSlot *db)
+{
+	Oid			database = db->database;
+
+	if (db->worker_pid != 0 || db->starting || db->keep_out > 0 || have_feeds(database))
+		return;
+	db->database = InvalidOid;
+	pg_memory_barrier();
+	if (pg_atomic_read_u32(&db->wanted))
+		db->database = database;
+}
+
+static bool
+have_feeds(Oid database)
+{
+	for (int i = 0; i < es_shared->num_feeds; i++)
+		if (es_shared->feeds[i].database == database)
+			return true;
+	return false;
+}
+
 static DatabaseSlot *
 current_database(void)
 {
-	if (my_database == NULL)
-		my_database = es_database_slot(MyDatabaseId, true);
+	if (my_database == NULL || my_database->database != MyDatabaseId)
+		my_database = es_database_slot(MyDatabaseId);
 	return my_database;
 }
 
@@ -220,7 +255,7 @@ es_free_feed(FeedSlot *feed)
 bool
 es_worker_notifies(FeedSlot *feed)
 {
-	return feed != NULL && es_worker_serves() && my_database->notifies;
+	return feed != NULL && es_worker_serves() && current_database()->notifies;
 }
 
 /* Is there a worker for this database, or will there be as soon as it is needed? */
@@ -228,7 +263,7 @@ bool
 es_worker_serves(void)
 {
 	return es_shared != NULL && es_shared->launcher_pid != 0 &&
-		current_database() != NULL && !my_database->unserved;
+		current_database() != NULL && !current_database()->unserved;
 }
 
 /* The worker of this database; 0 for none. */
@@ -266,15 +301,18 @@ es_wake_worker(void)
 {
 	Latch	   *latch;
 
-	if (current_database() == NULL)
-		return;
-	pg_memory_barrier();
-	latch = *(Latch *volatile *) &my_database->worker_latch;
-	if (latch == NULL)
+	do
 	{
-		pg_atomic_exchange_u32(&my_database->wanted, 1);
-		latch = *(Latch *volatile *) &es_shared->launcher_latch;
-	}
+		if (current_database() == NULL)
+			return;
+		pg_memory_barrier();
+		latch = *(Latch *volatile *) &my_database->worker_latch;
+		if (latch == NULL)
+		{
+			pg_atomic_exchange_u32(&my_database->wanted, 1);
+			latch = *(Latch *volatile *) &es_shared->launcher_latch;
+		}
+	} while (my_database->database != MyDatabaseId);
 	if (latch)
 		SetLatch(latch);
 }

@@ -19,7 +19,7 @@ typedef int64 MonotonicTime;
 /*
  * A database in which somebody appends, and its worker.  All but the atomics
  * is protected by the lock; worker_latch is also read without, by those who
- * wake (see es_wake_feed).  A slot is freed by DROP DATABASE only.
+ * wake.
  */
 typedef struct DatabaseSlot
 {
@@ -71,15 +71,17 @@ typedef struct SharedState
 	bool		crowded;		/* workers should make room for others */
 	ConditionVariable left;		/* some worker has */
 	int			num_feeds;		/* used so far, free ones among them */
-	DatabaseSlot *databases;	/* es_max_event_tables of each */
-	FeedSlot   *feeds;
+	DatabaseSlot *databases;	/* es_num_databases() of them */
+	FeedSlot   *feeds;			/* es_max_event_tables of them */
 } SharedState;
 
 extern SharedState *es_shared;	/* NULL: the library is not preloaded */
 
 extern void es_shared_state_init(void);
 extern MonotonicTime es_now(void);
-extern DatabaseSlot *es_database_slot(Oid database, bool enter);
+extern int	es_num_databases(void);
+extern DatabaseSlot *es_database_slot(Oid database);
+extern void es_free_database(DatabaseSlot *db);
 extern FeedSlot *es_feed_slot(Oid table);
 extern void es_free_feed(FeedSlot *feed);
 extern bool es_worker_notifies(FeedSlot *feed);

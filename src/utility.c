@@ -40,6 +40,8 @@ static void process_utility(PlannedStmt *pstmt, const char *query, bool read_onl
 							QueryCompletion *completion);
 static pg_noinline Oid database_wanted(Node *statement);
 static bool may_want(Oid database, Node *statement);
+static bool may_create_databases(void);
+static bool is_template(Oid database);
 static void wait_until_left(DatabaseSlot *db);
 static void let_worker_in(int code, Datum arg);
 static bool ends_prepared(Node *statement);
@@ -61,7 +63,7 @@ process_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 	ProcessUtility_hook_type next = previous_hook ? previous_hook : standard_ProcessUtility;
 	Node	   *statement = pstmt->utilityStmt;
 	Oid			database = database_wanted(statement);
-	DatabaseSlot *db = OidIsValid(database) ? es_database_slot(database, true) : NULL;
+	DatabaseSlot *db = OidIsValid(database) ? es_database_slot(database) : NULL;
 	bool		wake = ends_prepared(statement);
 
 	if (may_drop_extension(statement))
@@ -132,18 +134,35 @@ database_wanted(Node *statement)
 static bool
 may_want(Oid database, Node *statement)
 {
-	HeapTuple	role;
-	bool		may;
+	bool		creates = IsA(statement, CreatedbStmt);
 
-	if (!IsA(statement, CreatedbStmt))
-		return es_is_database_owner(database, GetUserId());
 	if (superuser())
 		return true;
-	role = SearchSysCache1(AUTHOID, ObjectIdGetDatum(GetUserId()));
-	may = HeapTupleIsValid(role) && ((Form_pg_authid) GETSTRUCT(role))->rolcreatedb;
+	if ((creates || IsA(statement, RenameStmt)) && !may_create_databases())
+		return false;
+	return es_is_database_owner(database, GetUserId()) || (creates && is_template(database));
+}
+
+static bool
+may_create_databases(void)
+{
+	HeapTuple	role = SearchSysCache1(AUTHOID, ObjectIdGetDatum(GetUserId()));
+	bool		may = HeapTupleIsValid(role) && ((Form_pg_authid) GETSTRUCT(role))->rolcreatedb;
+
 	if (HeapTupleIsValid(role))
 		ReleaseSysCache(role);
 	return may;
+}
+
+static bool
+is_template(Oid database)
+{
+	HeapTuple	tuple = SearchSysCache1(DATABASEOID, ObjectIdGetDatum(database));
+	bool		is = HeapTupleIsValid(tuple) && ((Form_pg_database) GETSTRUCT(tuple))->datistemplate;
+
+	if (HeapTupleIsValid(tuple))
+		ReleaseSysCache(tuple);
+	return is;
 }
 
 /* Waits until the worker has gone; for so long as the command itself would. */
@@ -177,6 +196,7 @@ let_worker_in(int code, Datum arg)
 
 	LWLockAcquire(es_shared->lock, LW_EXCLUSIVE);
 	db->keep_out--;
+	es_free_database(db);
 	if (es_shared->launcher_latch)
 		SetLatch(es_shared->launcher_latch);
 	LWLockRelease(es_shared->lock);
