@@ -21,7 +21,7 @@ CREATE TABLE event_store.feed_marks (
     event_table     oid PRIMARY KEY,
     mark            bigint NOT NULL,
     recorded_at     timestamptz NOT NULL
-);
+) USING heap;
 COMMENT ON TABLE event_store.feed_marks IS
 'How far standbys may read the feed of each event table. Written by the background worker on the primary, in place, at most once per event_store.standby_interval and only when there are new events. Nothing to dump or replicate: each server writes its own.';
 
@@ -72,12 +72,10 @@ SELECT c.oid::pg_catalog.regclass AS event_table,
        s.worker_pid
   FROM pg_catalog.pg_class c
  CROSS JOIN LATERAL event_store.feed_status(c.oid::pg_catalog.regclass) s
-  LEFT JOIN LATERAL (
-        SELECT m.*
+  LEFT JOIN (
+        SELECT DISTINCT ON (m.event_table) m.*
           FROM event_store.mark_holders m
-         WHERE m.event_table = c.oid
-         ORDER BY m."position"
-         LIMIT 1) h ON true
+         ORDER BY m.event_table, m."position") h ON h.event_table = c.oid
  WHERE c.oid IN (SELECT t.tgrelid
                    FROM pg_catalog.pg_trigger t
                   WHERE t.tgfoid = 'event_store._guard_insert()'::pg_catalog.regprocedure);

@@ -277,7 +277,7 @@ check_table(Oid relid, int kinds)
 	if (table.problem)
 		refuse(relid, table.problem);
 	if (table.is_event_table)
-		es_wake_at_end(relid, es_feed_slot(relid));
+		es_wake_at_end(relid);
 	relation_close(rel, NoLock);
 }
 
@@ -411,7 +411,8 @@ event_store_check_drop(PG_FUNCTION_ARGS)
 
 			es_forget_snapshots(relid);
 			es_forget_mark(relid);
-			es_wake_at_end(relid, es_find_feed(relid));
+			if (es_find_feed(relid))
+				es_wake_at_end(relid);
 		}
 		else if (strcmp(type, "table column") == 0)
 			check_dropped_column(DatumGetObjectId(SPI_getbinval(row, desc, 2, &isnull)),

@@ -11,8 +11,9 @@
 #include "utils/guc.h"
 
 /* The minor versions of November 2024 gave extensions updates in place. */
-#if PG_VERSION_NUM < 150009
-#error "event_store needs PostgreSQL 15.9 or later"
+#if PG_VERSION_NUM < 150009 || \
+	(PG_VERSION_NUM >= 160000 && PG_VERSION_NUM < 160005) || PG_VERSION_NUM == 170000
+#error "event_store needs PostgreSQL 15.9, 16.5, 17.1 or later"
 #endif
 
 /*
@@ -75,6 +76,13 @@
 	pg_class_ownercheck(relid, roleid)
 #define es_is_database_owner(dboid, roleid) \
 	pg_database_ownercheck(dboid, roleid)
+#endif
+
+/* 17 has a time-out that ends whoever is in a transaction for too long. */
+#if PG_VERSION_NUM >= 170000
+#define ES_NO_TRANSACTION_TIMEOUT	{"transaction_timeout", "0"},
+#else
+#define ES_NO_TRANSACTION_TIMEOUT
 #endif
 
 /* Only later minor versions have it. */

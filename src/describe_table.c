@@ -519,7 +519,7 @@ sequence_problem(EventTable *table)
 	if (problem == NULL && OidIsValid(table->position_index))
 	{
 		/* In this order: others go on drawing and committing. */
-		int64		greatest = es_last_position(table, SnapshotSelf);
+		int64		greatest = es_last_position(table, SnapshotSelf, 0, PG_INT64_MAX);
 		int64		last = es_sequence_last_value(sequence, NULL);
 
 		if (last < greatest)

@@ -52,6 +52,7 @@ static uint64 generations = 0;
 static void invalidate_relation(Datum arg, Oid relid);
 static void invalidate_all(Datum arg, int cacheid, uint32 hashvalue);
 static CacheEntry *look_up(Relation rel);
+static bool lock_parts(Relation rel);
 pg_noreturn static void not_an_event_table(Relation rel, const char *kind);
 
 void
@@ -142,33 +143,66 @@ es_event_table_open(Oid relid, LOCKMODE lockmode, EventTableUse use)
 
 /*
  * For those who look after all event tables: opens one whose feed can be read,
- * and raises nothing.  NULL if it is gone or cannot be read, or, with *busy, if
- * somebody has it locked.
+ * waits for nobody and raises nothing.  NULL, and no lock on it kept, if it is
+ * gone or cannot be read; or, with *busy, if somebody has it locked, its
+ * sequence, or its indexes.
  */
 EventTable *
 es_event_table_try_open(Oid relid, bool *busy)
 {
 	Relation	rel;
-	EventTable *table;
+	EventTable *table = NULL;
 
 	*busy = !ConditionalLockRelationOid(relid, AccessShareLock);
 	if (*busy)
 		return NULL;
 	rel = try_relation_open(relid, NoLock);
-	if (rel == NULL)
-		return NULL;
-	if (rel->rd_rel->relkind == RELKIND_RELATION)
+	if (rel && rel->rd_rel->relkind == RELKIND_RELATION)
 	{
-		table = palloc(sizeof(EventTable));
-		*table = look_up(rel)->table;
-		table->rel = rel;
-		table->lockmode = AccessShareLock;
-		table->problem = NULL;
-		if (table->is_event_table && table->readable && !table->subscribed)
-			return table;
+		*busy = !lock_parts(rel);
+		if (!*busy)
+		{
+			table = palloc(sizeof(EventTable));
+			*table = look_up(rel)->table;
+			table->rel = rel;
+			table->lockmode = AccessShareLock;
+			table->problem = NULL;
+			if (table->is_event_table && table->readable && !table->subscribed)
+				return table;
+		}
 	}
-	relation_close(rel, NoLock);
+	if (rel)
+		relation_close(rel, NoLock);
+	UnlockRelationOid(relid, AccessShareLock);
 	return NULL;
+}
+
+/* Locks, without waiting, what reading the table's feed, or describing it, locks. */
+static bool
+lock_parts(Relation rel)
+{
+	Oid			relid = RelationGetRelid(rel);
+	CacheEntry *entry = hash_search(cache, &relid, HASH_FIND, NULL);
+	AttrNumber	column;
+	Oid			sequence;
+	ListCell   *lc;
+
+	if (entry && entry->valid)
+	{
+		if (!ConditionalLockRelationOid(entry->table.sequence, AccessShareLock) ||
+			!ConditionalLockRelationOid(entry->table.position_index, AccessShareLock))
+			return false;
+		if (entry->valid)
+			return true;
+	}
+	column = get_attnum(relid, es_columns[ES_POSITION].name);
+	if (column != InvalidAttrNumber && es_owned_sequences(relid, column, &sequence) > 0 &&
+		!ConditionalLockRelationOid(sequence, AccessShareLock))
+		return false;
+	foreach(lc, RelationGetIndexList(rel))
+		if (!ConditionalLockRelationOid(lfirst_oid(lc), AccessShareLock))
+			return false;
+	return true;
 }
 
 void
@@ -296,13 +330,23 @@ es_sequence_last_value(Oid sequence, bool *logged)
 	return last;
 }
 
-/* The greatest position that the snapshot shows, 0 for none. */
+/*
+ * The greatest position between those two that the snapshot shows, 0 for none.
+ * By the index, whoever asks: no policy has a say.
+ */
 int64
-es_last_position(EventTable *table, Snapshot snapshot)
+es_last_position(EventTable *table, Snapshot snapshot, int64 low, int64 high)
 {
-	EventScan  *scan = es_scan_begin(table, table->position_index, snapshot, 0, NULL);
-	TupleTableSlot *slot = es_scan_next(scan, BackwardScanDirection);
-	int64		position = slot ? es_slot_int64(slot, table, ES_POSITION) : 0;
+	ScanKeyData keys[2];
+	EventScan  *scan;
+	TupleTableSlot *slot;
+	int64		position;
+
+	es_key_int64(&keys[0], 1, BTGreaterEqualStrategyNumber, low);
+	es_key_int64(&keys[1], 1, BTLessEqualStrategyNumber, high);
+	scan = es_scan_begin(table, table->position_index, snapshot, 2, keys);
+	slot = es_scan_next(scan, BackwardScanDirection);
+	position = slot ? es_slot_int64(slot, table, ES_POSITION) : 0;
 
 	es_scan_end(scan);
 	return position;
@@ -323,7 +367,7 @@ es_check_sequence(EventTable *table)
 
 	if (logged || (entry && last < entry->last_seen))
 	{
-		int64		greatest = es_last_position(table, SnapshotSelf);
+		int64		greatest = es_last_position(table, SnapshotSelf, 0, PG_INT64_MAX);
 
 		last = es_sequence_last_value(table->sequence, NULL);
 		if (last < greatest)

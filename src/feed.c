@@ -321,7 +321,9 @@ check_not_diverged(EventQuery *query, FunctionCallInfo fcinfo, int after, int af
 						 DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(&newest.event_id))),
 						 newest.position,
 						 DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(expected)))),
-			 errhint("The log has been restored to an earlier state, or this is another log. Rebuild what was derived from it, from an event that both have."),
+			 RecoveryInProgress() && newest.position < es_arg_int64(fcinfo, after, 0)
+			 ? errhint("This standby may not have got so far yet: try again later, or read on the primary.")
+			 : errhint("The log has been restored to an earlier state, or this is another log. Rebuild what was derived from it, from an event that both have."),
 			 errtable(query->table->rel)));
 }
 

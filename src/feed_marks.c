@@ -48,10 +48,8 @@ marks_table(void)
 }
 
 static Relation
-open_marks(LOCKMODE lockmode, Oid event_table, ScanKey key)
+open_marks(Oid relid, LOCKMODE lockmode, Oid event_table, ScanKey key)
 {
-	Oid			relid = marks_table();
-
 	ScanKeyInit(key, EVENT_TABLE, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(event_table));
 	return OidIsValid(relid) ? try_table_open(relid, lockmode) : NULL;
 }
@@ -69,7 +67,7 @@ int64
 es_recorded_mark(Oid event_table)
 {
 	ScanKeyData key;
-	Relation	rel = open_marks(AccessShareLock, event_table, &key);
+	Relation	rel = open_marks(marks_table(), AccessShareLock, event_table, &key);
 	Snapshot	snapshot;
 	SysScanDesc scan;
 	HeapTuple	tuple;
@@ -114,7 +112,7 @@ es_record_mark(Oid event_table, int64 mark)
 
 	if (!OidIsValid(relid) || !ConditionalLockRelationOid(relid, RowExclusiveLock))
 		return false;
-	rel = open_marks(NoLock, event_table, &key);
+	rel = open_marks(relid, NoLock, event_table, &key);
 	if (rel == NULL)
 		return false;
 	tuple = heap_form_tuple(RelationGetDescr(rel), values, nulls);
@@ -137,7 +135,7 @@ void
 es_forget_mark(Oid event_table)
 {
 	ScanKeyData key;
-	Relation	rel = open_marks(RowExclusiveLock, event_table, &key);
+	Relation	rel = open_marks(marks_table(), RowExclusiveLock, event_table, &key);
 	SysScanDesc scan;
 	HeapTuple	tuple;
 

@@ -20,6 +20,9 @@
 
 PG_FUNCTION_INFO_V1(event_store_feed_status);
 
+static void how_far(Oid relid, Datum *values, bool *nulls);
+static void how_often(Oid relid, Datum *values, bool *nulls);
+
 /*
  * For the view of all feeds: nothing is raised, and nobody waited for; what
  * the caller may not know, or cannot be told, is null.
@@ -28,10 +31,8 @@ Datum
 event_store_feed_status(PG_FUNCTION_ARGS)
 {
 	Oid			relid = es_arg_table(fcinfo);
-	bool		busy;
-	EventTable *table = es_event_table_try_open(relid, &busy);
-	FeedSlot   *feed = es_find_feed(relid);
 	pid_t		worker = es_worker_pid();
+	bool		missing;
 	TupleDesc	desc;
 	Datum		values[8];
 	bool		nulls[8] = {true, true, true, true, true, true, true, true};
@@ -39,36 +40,57 @@ event_store_feed_status(PG_FUNCTION_ARGS)
 	PreventCommandIfParallelMode("feed_status");
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "return type must be a row type");
-	if (table && pg_class_aclcheck(relid, GetUserId(), ACL_SELECT) == ACLCHECK_OK &&
-		check_enable_rls(relid, InvalidOid, true) != RLS_ENABLED && es_high_water_mark_known(table))
+	if (pg_class_aclcheck_ext(relid, GetUserId(), ACL_SELECT, &missing) == ACLCHECK_OK && !missing)
 	{
-		int64		mark = es_high_water_mark(table, NULL);
-		Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
-		Checkpoint	checkpoint = es_newest_event(table, snapshot, mark);
-		Checkpoint	next = es_next_event(table, snapshot, checkpoint.position);
-		int64		last = es_last_position(table, snapshot);
-
-		UnregisterSnapshot(snapshot);
-		memset(nulls, false, 5);
-		values[0] = Int64GetDatum(mark);
-		values[1] = Int64GetDatum(checkpoint.position);
-		values[2] = Int64GetDatum(last);
-		values[3] = Int64GetDatum(last - checkpoint.position);
-		values[4] = Float8GetDatum(next.position == 0 ? 0 :
-								   Max(GetCurrentTimestamp() - next.recorded_at, 0) / (double) USECS_PER_SEC);
-	}
-	if (table)
-		table_close(table->rel, AccessShareLock);
-	if (feed)
-	{
-		uint64		notifications = pg_atomic_read_u64(&feed->notifications);
-
-		nulls[5] = false;
-		values[5] = Int64GetDatum(notifications);
-		nulls[6] = notifications == 0;
-		values[6] = TimestampTzGetDatum(pg_atomic_read_u64(&feed->notified_time));
+		how_far(relid, values, nulls);
+		how_often(relid, values + 5, nulls + 5);
 	}
 	nulls[7] = worker == 0;
 	values[7] = Int32GetDatum(worker);
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls)));
+}
+
+/* The first five columns. */
+static void
+how_far(Oid relid, Datum *values, bool *nulls)
+{
+	bool		busy;
+	EventTable *table = es_event_table_try_open(relid, &busy);
+
+	if (table == NULL)
+		return;
+	if (check_enable_rls(relid, InvalidOid, true) != RLS_ENABLED && es_high_water_mark_known(table))
+	{
+		int64		mark = es_high_water_mark(table, NULL);
+		Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+		int64		checkpoint = es_last_position(table, snapshot, 0, mark);
+		int64		last = es_last_position(table, snapshot, 0, PG_INT64_MAX);
+		Checkpoint	next = es_next_event(table, snapshot, checkpoint);
+
+		UnregisterSnapshot(snapshot);
+		values[0] = Int64GetDatum(mark);
+		values[1] = Int64GetDatum(checkpoint);
+		values[2] = Int64GetDatum(last);
+		values[3] = Int64GetDatum(last - checkpoint);
+		values[4] = Float8GetDatum(next.position == 0 ? 0 :
+								   Max(GetCurrentTimestamp() - next.recorded_at, 0) / (double) USECS_PER_SEC);
+		memset(nulls, false, 5);
+	}
+	table_close(table->rel, AccessShareLock);
+}
+
+/* The next two. */
+static void
+how_often(Oid relid, Datum *values, bool *nulls)
+{
+	FeedSlot   *feed = es_find_feed(relid);
+	uint64		notifications;
+
+	if (feed == NULL)
+		return;
+	notifications = pg_atomic_read_u64(&feed->notifications);
+	values[0] = Int64GetDatum(notifications);
+	values[1] = TimestampTzGetDatum(pg_atomic_read_u64(&feed->notified_time));
+	nulls[0] = false;
+	nulls[1] = notifications == 0;
 }

@@ -26,6 +26,7 @@
 #include "access/tableam.h"
 #include "access/xact.h"
 #include "catalog/pg_database.h"
+#include "commands/dbcommands.h"
 #include "launcher.h"
 #include "miscadmin.h"
 #include "pgstat.h"
@@ -64,6 +65,7 @@ static DatabaseSlot *choose(MonotonicTime *next);
 static void make_room(void);
 static bool start_worker(DatabaseSlot *db);
 static void note_refusal(DatabaseSlot *db);
+static bool is_taken(int slot);
 static bool database_exists(Oid database);
 static void note_failure(DatabaseSlot *db);
 static void at_worker_exit(int code, Datum arg);
@@ -120,11 +122,13 @@ event_store_launcher_main(Datum arg)
 		ResetLatch(MyLatch);
 		if (ProcDiePending)
 			proc_exit(1);		/* to be started again, unless the server ends */
+		QueryCancelPending = false;
 		CHECK_FOR_INTERRUPTS();
 		if (ConfigReloadPending)
 		{
 			ConfigReloadPending = false;
 			ProcessConfigFile(PGC_SIGHUP);
+			want_all_databases();	/* there may be more to do than before */
 		}
 	}
 }
@@ -141,7 +145,7 @@ at_launcher_exit(int code, Datum arg)
 			es_wake_waiters(es_shared->databases[i].database);
 }
 
-/* At start: whoever has appended before the server stopped is not here to tell. */
+/* At the start: who has appended before the server stopped is not here to tell. */
 static void
 want_all_databases(void)
 {
@@ -156,11 +160,14 @@ want_all_databases(void)
 	while (HeapTupleIsValid(tuple = heap_getnext(scan, ForwardScanDirection)))
 	{
 		Form_pg_database form = (Form_pg_database) GETSTRUCT(tuple);
-		DatabaseSlot *db = form->datallowconn ? es_database_slot(form->oid) : NULL;
+		DatabaseSlot *db;
 
+		if (!form->datallowconn || database_is_invalid_form(form))
+			continue;
+		db = es_database_slot(form->oid, false);
 		if (db)
 			pg_atomic_write_u32(&db->wanted, 1);
-		else if (form->datallowconn)
+		else
 			ereport(WARNING,
 					(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 					 errmsg("event_store does not look for event tables in database \"%s\" before it is used: there are more than %d databases",
@@ -203,7 +210,7 @@ start_wanted(void)
 	while ((db = choose(&next)) != NULL)
 	{
 		if (db->failures > 0 && !database_exists(db->database))
-			es_forget_database(db->database);
+			es_forget_database(db);
 		else if (!start_worker(db))
 			note_refusal(db);
 	}
@@ -229,9 +236,9 @@ choose(MonotonicTime *next)
 	{
 		DatabaseSlot *db = &es_shared->databases[i];
 
-		if (!OidIsValid(db->database))
+		if (!OidIsValid(db->database) && handles[i] == NULL)
 			continue;
-		if (db->worker_pid != 0 || db->starting)
+		if (is_taken(i))
 			workers++;
 		else if (db->keep_out > 0 || pg_atomic_read_u32(&db->wanted) == 0)
 			continue;
@@ -243,6 +250,7 @@ choose(MonotonicTime *next)
 	es_shared->crowded = chosen && workers >= Min(es_max_workers, room);
 	if (chosen == NULL)
 		refusals = 0;
+	es_shared->scarce = refusals > 0;
 	if (es_shared->crowded)
 	{
 		make_room();
@@ -273,7 +281,7 @@ make_room(void)
 
 		if (db->worker_latch)
 			SetLatch(db->worker_latch);
-		else if (OidIsValid(db->database) && db->worker_pid == 0 &&
+		else if (OidIsValid(db->database) && db->worker_pid == 0 && !db->unserved &&
 				 pg_atomic_read_u32(&db->wanted))
 		{
 			db->unserved = true;
@@ -321,22 +329,39 @@ note_refusal(DatabaseSlot *db)
 	LWLockAcquire(es_shared->lock, LW_EXCLUSIVE);
 	db->starting = false;
 	pg_atomic_exchange_u32(&db->wanted, 1);
+	es_shared->scarce = true;
 	room = 0;
 	for (int i = 0; i < es_num_databases(); i++)
-		if (es_shared->databases[i].worker_pid != 0 || es_shared->databases[i].starting)
-			room++;
+		room += is_taken(i);
 	LWLockRelease(es_shared->lock);
 	room_until = es_now() + Min(FIRST_RETRY << Min(refusals, 6), LAST_RETRY);
 	refusals++;
 }
 
+/*
+ * Is a background worker of the server in use for this slot?  Also while it
+ * leaves: until the postmaster knows.
+ */
+static bool
+is_taken(int slot)
+{
+	DatabaseSlot *db = &es_shared->databases[slot];
+
+	return db->worker_pid != 0 || db->starting || handles[slot] != NULL;
+}
+
 static bool
 database_exists(Oid database)
 {
+	HeapTuple	tuple;
 	bool		exists;
 
 	StartTransactionCommand();
-	exists = SearchSysCacheExists1(DATABASEOID, ObjectIdGetDatum(database));
+	tuple = SearchSysCache1(DATABASEOID, ObjectIdGetDatum(database));
+	exists = HeapTupleIsValid(tuple) &&
+		!database_is_invalid_form((Form_pg_database) GETSTRUCT(tuple));
+	if (HeapTupleIsValid(tuple))
+		ReleaseSysCache(tuple);
 	CommitTransactionCommand();
 	return exists;
 }
@@ -433,7 +458,10 @@ es_may_leave(DatabaseSlot *db, bool work_left)
 			may = es_shared->feeds[i].database != db->database ||
 				pg_atomic_read_u32(&es_shared->feeds[i].dirty) == 0;
 		if (!may)
+		{
 			db->worker_latch = MyLatch;
+			SetLatch(MyLatch);	/* in place of who found none */
+		}
 	}
 	LWLockRelease(es_shared->lock);
 	return may;

@@ -35,6 +35,8 @@ static void request(void);
 static void startup(void);
 static Size state_size(void);
 static bool have_feeds(Oid database);
+static void offer_feed(void);
+static void wake_worker_of(FeedSlot *feed, bool ours);
 static DatabaseSlot *find_database(Oid database);
 static DatabaseSlot *current_database(void);
 
@@ -88,6 +90,7 @@ startup(void)
 		es_shared->databases = (DatabaseSlot *) ((char *) es_shared + MAXALIGN(sizeof(SharedState)));
 		es_shared->feeds = (FeedSlot *) ((char *) es_shared->databases +
 										 MAXALIGN(es_num_databases() * sizeof(DatabaseSlot)));
+		es_shared->scarce = true;
 		ConditionVariableInit(&es_shared->left);
 		for (int i = 0; i < es_num_databases(); i++)
 		{
@@ -126,9 +129,12 @@ find_database(Oid database)
 	return NULL;
 }
 
-/* The slot of a database, which it gets if it has none; NULL: all are taken. */
+/*
+ * The slot of a database, which it gets if it has none; NULL: all are taken.
+ * With keep_out no worker may enter any more, and the slot stays.
+ */
 DatabaseSlot *
-es_database_slot(Oid database)
+es_database_slot(Oid database, bool keep_out)
 {
 	DatabaseSlot *db;
 
@@ -136,7 +142,10 @@ es_database_slot(Oid database)
 	db = find_database(database);
 	if (db == NULL && (db = find_database(InvalidOid)) != NULL)
 	{
-		db->starting = db->unserved = false;
+		db->worker_pid = 0;
+		db->worker_latch = NULL;
+		db->starting = false;
+		db->unserved = es_shared->scarce;
 		db->notifies = true;
 		db->keep_out = 0;
 		db->failures = 0;
@@ -146,6 +155,8 @@ es_database_slot(Oid database)
 		pg_write_barrier();
 		db->database = database;
 	}
+	if (db && keep_out)
+		db->keep_out++;
 	LWLockRelease(es_shared->lock);
 	return db;
 }
@@ -177,7 +188,7 @@ static DatabaseSlot *
 current_database(void)
 {
 	if (my_database == NULL || my_database->database != MyDatabaseId)
-		my_database = es_database_slot(MyDatabaseId);
+		my_database = es_database_slot(MyDatabaseId, false);
 	return my_database;
 }
 
@@ -221,17 +232,19 @@ es_feed_slot(Oid table)
 		pg_atomic_write_u64(&feed->published, 0);
 		pg_atomic_write_u64(&feed->notifications, 0);
 		pg_atomic_write_u64(&feed->notified_time, 0);
-		feed->notified = 0;
+		feed->mark = feed->notified = 0;
 		feed->recorded = -1;
 		feed->looked_at = feed->notify_after = feed->record_after = 0;
 		feed->look_again = ES_NEVER;
 		feed->back_off = 0;
-		feed->failures = feed->notify_failures = 0;
+		feed->failures = feed->record_failures = 0;
 		feed->table = table;
 		pg_write_barrier();
 		feed->database = MyDatabaseId;
 		es_shared->num_feeds = Max(es_shared->num_feeds, i + 1);
 	}
+	if (feed == NULL)
+		es_shared->feeds_wanting = true;
 	LWLockRelease(es_shared->lock);
 	last_feed = feed;
 	return feed;
@@ -247,15 +260,38 @@ es_free_feed(FeedSlot *feed)
 	/* Somebody has appended to it after we looked?  Look again. */
 	if (pg_atomic_read_u32(&feed->dirty))
 		feed->database = MyDatabaseId;
+	else if (es_shared->feeds_wanting)
+		offer_feed();
 	LWLockRelease(es_shared->lock);
 	ConditionVariableBroadcast(&feed->risen);
+}
+
+/* There is a slot again: all workers shall look who has none. */
+static void
+offer_feed(void)
+{
+	es_shared->feeds_wanting = false;
+	for (int i = 0; i < es_num_databases(); i++)
+	{
+		DatabaseSlot *db = &es_shared->databases[i];
+
+		if (!OidIsValid(db->database))
+			continue;
+		pg_atomic_exchange_u32(&db->rescan, 1);
+		if (db->worker_latch)
+			SetLatch(db->worker_latch);
+		else
+			pg_atomic_exchange_u32(&db->wanted, 1);
+	}
+	if (es_shared->launcher_latch)
+		SetLatch(es_shared->launcher_latch);
 }
 
 /* Will a worker notify the listeners of that table? */
 bool
 es_worker_notifies(FeedSlot *feed)
 {
-	return feed != NULL && es_worker_serves() && current_database()->notifies;
+	return feed != NULL && es_worker_serves() && my_database->notifies;
 }
 
 /* Is there a worker for this database, or will there be as soon as it is needed? */
@@ -263,7 +299,7 @@ bool
 es_worker_serves(void)
 {
 	return es_shared != NULL && es_shared->launcher_pid != 0 &&
-		current_database() != NULL && !current_database()->unserved;
+		current_database() != NULL && !my_database->unserved;
 }
 
 /* The worker of this database; 0 for none. */
@@ -275,24 +311,50 @@ es_worker_pid(void)
 
 /*
  * A transaction has ended that had appended to the table.  Called when its
- * locks are released, so nothing here may fail.
+ * locks are released, so nothing here may fail.  If the slot has become that of
+ * another table meanwhile, the flag is up there now, so that its worker has to be
+ * woken all the same.
  */
 void
 es_wake_feed(FeedSlot *feed, Oid table)
 {
-	uint32		was;
-
-	for (;;)
+	while (feed)
 	{
-		was = pg_atomic_exchange_u32(&feed->dirty, 1);
-		if (feed->table == table && feed->database == MyDatabaseId)
-			break;
-		feed = es_feed_slot(table);
-		if (feed == NULL)
+		uint32		was = pg_atomic_exchange_u32(&feed->dirty, 1);
+		bool		ours = feed->table == table && feed->database == MyDatabaseId;
+
+		if (was == 0)
+			wake_worker_of(feed, ours);
+		if (ours)
 			return;
+		feed = es_feed_slot(table);
 	}
-	if (was == 0)
+}
+
+static void
+wake_worker_of(FeedSlot *feed, bool ours)
+{
+	DatabaseSlot *db;
+	Latch	   *latch = NULL;
+
+	if (ours)
+	{
 		es_wake_worker();
+		return;
+	}
+	LWLockAcquire(es_shared->lock, LW_EXCLUSIVE);
+	if (OidIsValid(feed->database) && (db = find_database(feed->database)) != NULL)
+	{
+		latch = db->worker_latch;
+		if (latch == NULL)
+		{
+			pg_atomic_exchange_u32(&db->wanted, 1);
+			latch = es_shared->launcher_latch;
+		}
+	}
+	LWLockRelease(es_shared->lock);
+	if (latch)
+		SetLatch(latch);
 }
 
 /* Wakes the worker of this database, or has one started. */
@@ -325,9 +387,7 @@ es_wake_worker(void)
 void
 es_wake_for_prepared(void)
 {
-	bool		any = false;
-
-	if (es_shared == NULL || current_database() == NULL)
+	if (es_shared == NULL)
 		return;
 	for (int i = 0; i < es_shared->num_feeds; i++)
 	{
@@ -335,10 +395,8 @@ es_wake_for_prepared(void)
 
 		if (feed->database == MyDatabaseId && feed->look_again != ES_NEVER &&
 			pg_atomic_exchange_u32(&feed->dirty, 1) == 0)
-			any = true;
+			wake_worker_of(feed, feed->database == MyDatabaseId);
 	}
-	if (any)
-		es_wake_worker();
 }
 
 /*
@@ -360,17 +418,15 @@ es_rescan(void)
 
 /* The database has been dropped: nobody can be in it any more. */
 void
-es_forget_database(Oid database)
+es_forget_database(DatabaseSlot *db)
 {
-	DatabaseSlot *db;
-
 	LWLockAcquire(es_shared->lock, LW_EXCLUSIVE);
-	db = find_database(database);
-	if (db)
-		db->database = InvalidOid;
 	for (int i = 0; i < es_shared->num_feeds; i++)
-		if (es_shared->feeds[i].database == database)
+		if (es_shared->feeds[i].database == db->database)
 			es_shared->feeds[i].database = InvalidOid;
+	db->starting = false;
+	pg_atomic_exchange_u32(&db->wanted, 0);
+	es_free_database(db);
 	LWLockRelease(es_shared->lock);
 }
 

@@ -52,15 +52,16 @@ typedef struct FeedSlot
 	pg_atomic_uint64 notified_time; /* TimestampTz of the last one */
 	ConditionVariable risen;	/* published has */
 
+	int64		mark;			/* up to which the worker has looked */
 	int64		notified;		/* the checkpoint that listeners know */
 	int64		recorded;		/* and standbys; -1: not known */
 	MonotonicTime looked_at;
 	MonotonicTime look_again;	/* by itself: ES_NEVER, or when */
 	MonotonicTime notify_after; /* not before this */
-	MonotonicTime record_after; /* nor this */
+	MonotonicTime record_after;
 	int64		back_off;		/* how long it waits to look again */
 	int			failures;		/* to look, since the last success */
-	int			notify_failures;
+	int			record_failures;
 } FeedSlot;
 
 typedef struct SharedState
@@ -69,6 +70,8 @@ typedef struct SharedState
 	pid_t		launcher_pid;
 	Latch	   *launcher_latch;
 	bool		crowded;		/* workers should make room for others */
+	bool		feeds_wanting;	/* some table has got no slot */
+	bool		scarce;			/* there may be none to be had for a new database */
 	ConditionVariable left;		/* some worker has */
 	int			num_feeds;		/* used so far, free ones among them */
 	DatabaseSlot *databases;	/* es_num_databases() of them */
@@ -80,7 +83,7 @@ extern SharedState *es_shared;	/* NULL: the library is not preloaded */
 extern void es_shared_state_init(void);
 extern MonotonicTime es_now(void);
 extern int	es_num_databases(void);
-extern DatabaseSlot *es_database_slot(Oid database);
+extern DatabaseSlot *es_database_slot(Oid database, bool keep_out);
 extern void es_free_database(DatabaseSlot *db);
 extern FeedSlot *es_feed_slot(Oid table);
 extern void es_free_feed(FeedSlot *feed);
@@ -92,7 +95,7 @@ extern void es_wake_worker(void);
 extern void es_wake_for_prepared(void);
 extern void es_rescan(void);
 extern FeedSlot *es_find_feed(Oid table);
-extern void es_forget_database(Oid database);
+extern void es_forget_database(DatabaseSlot *db);
 extern void es_wake_waiters(Oid database);
 
 #endif							/* ES_SHARED_STATE_H */

@@ -33,6 +33,7 @@
 #include "utils/snapmgr.h"
 #include "utils/tuplestore.h"
 #include "utils/varlena.h"
+#include "xact_state.h"
 
 PG_FUNCTION_INFO_V1(event_store_create_event_table);
 PG_FUNCTION_INFO_V1(event_store_drop_event_table);
@@ -201,7 +202,7 @@ sequence_of(EventTable *table)
 static void
 raise_sequence(EventTable *table, const char *sequence, int64 last, ReturnSetInfo *result)
 {
-	int64		greatest = OidIsValid(table->position_index) ? es_last_position(table, SnapshotSelf) : 0;
+	int64		greatest = OidIsValid(table->position_index) ? es_last_position(table, SnapshotSelf, 0, PG_INT64_MAX) : 0;
 
 	if (last >= greatest)
 		return;
@@ -279,6 +280,9 @@ event_store_guard(PG_FUNCTION_ARGS)
 				 errdetail_internal("%s", table.problem),
 				 errhint("That has to be undone by hand."),
 				 errtable(rel)));
+	/* A restore may have filled it, which wakes nobody. */
+	if (table.is_event_table)
+		es_wake_at_end(relid);
 	table_close(rel, NoLock);
 	return (Datum) 0;
 }

@@ -4,7 +4,7 @@
  *
  * DROP DATABASE, ALTER DATABASE ... RENAME or SET TABLESPACE and CREATE
  * DATABASE ... TEMPLATE want a database for themselves: its worker leaves, and
- * no other comes until the command has ended.
+ * no other comes until the command's transaction has ended.
  *
  * COMMIT PREPARED and ROLLBACK PREPARED raise marks, DROP EXTENSION leaves the
  * worker without anything to do: they wake it.
@@ -26,6 +26,8 @@
 #include "tcop/utility.h"
 #include "utility.h"
 #include "utils/acl.h"
+#include "utils/memutils.h"
+#include "utils/resowner.h"
 #include "utils/syscache.h"
 #include "xact_state.h"
 
@@ -33,6 +35,9 @@
 #define PATIENCE	INT64CONST(5000000)
 
 static ProcessUtility_hook_type previous_hook = NULL;
+
+/* List of DatabaseSlot, in TopTransactionContext. */
+static List *kept_out = NIL;
 
 static void process_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 							ProcessUtilityContext context, ParamListInfo params,
@@ -44,6 +49,8 @@ static bool may_create_databases(void);
 static bool is_template(Oid database);
 static void wait_until_left(DatabaseSlot *db);
 static void let_worker_in(int code, Datum arg);
+static void let_in_at_end(DatabaseSlot *db);
+static void at_release(ResourceReleasePhase phase, bool isCommit, bool isTopLevel, void *arg);
 static bool ends_prepared(Node *statement);
 static bool may_drop_extension(Node *statement);
 
@@ -52,6 +59,7 @@ es_utility_init(void)
 {
 	previous_hook = ProcessUtility_hook;
 	ProcessUtility_hook = process_utility;
+	RegisterResourceReleaseCallback(at_release, NULL);
 }
 
 static void
@@ -63,25 +71,22 @@ process_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 	ProcessUtility_hook_type next = previous_hook ? previous_hook : standard_ProcessUtility;
 	Node	   *statement = pstmt->utilityStmt;
 	Oid			database = database_wanted(statement);
-	DatabaseSlot *db = OidIsValid(database) ? es_database_slot(database) : NULL;
+	DatabaseSlot *db = OidIsValid(database) ? es_database_slot(database, true) : NULL;
 	bool		wake = ends_prepared(statement);
 
 	if (may_drop_extension(statement))
 		es_rescan_at_end();
 	if (db)
 	{
-		LWLockAcquire(es_shared->lock, LW_EXCLUSIVE);
-		db->keep_out++;
-		LWLockRelease(es_shared->lock);
 		PG_ENSURE_ERROR_CLEANUP(let_worker_in, PointerGetDatum(db));
 		{
 			wait_until_left(db);
 			next(pstmt, query, read_only_tree, context, params, environment, dest, completion);
+			let_in_at_end(db);
 		}
 		PG_END_ENSURE_ERROR_CLEANUP(let_worker_in, PointerGetDatum(db));
-		let_worker_in(0, PointerGetDatum(db));
 		if (IsA(statement, DropdbStmt))
-			es_forget_database(database);
+			es_forget_database(db);
 	}
 	else
 		next(pstmt, query, read_only_tree, context, params, environment, dest, completion);
@@ -195,11 +200,34 @@ let_worker_in(int code, Datum arg)
 	DatabaseSlot *db = (DatabaseSlot *) DatumGetPointer(arg);
 
 	LWLockAcquire(es_shared->lock, LW_EXCLUSIVE);
+	Assert(db->keep_out > 0);
 	db->keep_out--;
 	es_free_database(db);
 	if (es_shared->launcher_latch)
 		SetLatch(es_shared->launcher_latch);
 	LWLockRelease(es_shared->lock);
+}
+
+/* Until the transaction ends a new worker could only wait for its lock. */
+static void
+let_in_at_end(DatabaseSlot *db)
+{
+	MemoryContext old = MemoryContextSwitchTo(TopTransactionContext);
+
+	kept_out = lappend(kept_out, db);
+	MemoryContextSwitchTo(old);
+}
+
+static void
+at_release(ResourceReleasePhase phase, bool isCommit, bool isTopLevel, void *arg)
+{
+	ListCell   *lc;
+
+	if (phase != RESOURCE_RELEASE_AFTER_LOCKS || !isTopLevel)
+		return;
+	foreach(lc, kept_out)
+		let_worker_in(0, PointerGetDatum(lfirst(lc)));
+	kept_out = NIL;
 }
 
 static bool
@@ -210,12 +238,17 @@ ends_prepared(Node *statement)
 		 ((TransactionStmt *) statement)->kind == TRANS_STMT_ROLLBACK_PREPARED);
 }
 
-/* By itself, with its schema, or with its owner. */
+/*
+ * By itself, with its schema, or with its owner; without CASCADE there can be no
+ * event tables.
+ */
 static bool
 may_drop_extension(Node *statement)
 {
 	if (IsA(statement, DropStmt))
-		return ((DropStmt *) statement)->removeType == OBJECT_EXTENSION ||
-			((DropStmt *) statement)->removeType == OBJECT_SCHEMA;
-	return IsA(statement, DropOwnedStmt);
+		return ((DropStmt *) statement)->behavior == DROP_CASCADE &&
+			(((DropStmt *) statement)->removeType == OBJECT_EXTENSION ||
+			 ((DropStmt *) statement)->removeType == OBJECT_SCHEMA);
+	return IsA(statement, DropOwnedStmt) &&
+		((DropOwnedStmt *) statement)->behavior == DROP_CASCADE;
 }

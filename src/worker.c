@@ -8,7 +8,10 @@
  * Then, in a transaction of its own, it finds the newest checkpoint and, where
  * that has risen,
  *
- *	  publishes it in shared memory, for wait_for_events();
+ *	  publishes it in shared memory, for wait_for_events(),
+ *
+ * and in further transactions
+ *
  *	  sends a notification, at most one per event_store.notify_interval;
  *	  records it for standbys, at most once per event_store.standby_interval.
  *
@@ -25,6 +28,8 @@
 
 #include "access/xact.h"
 #include "access/xlog.h"
+#include "catalog/pg_authid.h"
+#include "compat.h"
 #include "event_table.h"
 #include "executor/spi.h"
 #include "feed.h"
@@ -44,19 +49,27 @@
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
+/* Milliseconds between two looks, while somebody waits. */
+#define LOOK_FOR_WAITERS	1
+
 /* Microseconds. */
-#define LOOK_FOR_WAITERS	INT64CONST(1000)	/* between two looks, while somebody waits */
 #define FIRST_BACK_OFF		INT64CONST(5000)	/* while something is in flight */
 #define LAST_BACK_OFF		INT64CONST(1000000)
 #define FIRST_RETRY			INT64CONST(1000000) /* after an error */
 #define LAST_RETRY			INT64CONST(60000000)
 #define TURN				INT64CONST(1000000) /* when workers are scarce */
+#define RESCAN_INTERVAL		INT64CONST(1000000)
 
 PGDLLEXPORT void event_store_worker_main(Datum arg);
 
 static DatabaseSlot *database;
 static MonotonicTime busy_at;	/* when there was something to do last */
 static int	watched;			/* event tables in this database */
+static MonotonicTime rescan_after;	/* not before this */
+
+/* What stops notifications stops those of all tables. */
+static MonotonicTime notify_after;
+static int	notify_failures;
 
 static void prepare(void);
 static void find_event_tables(void);
@@ -65,9 +78,9 @@ static MonotonicTime when_due(FeedSlot *feed);
 static void visit(FeedSlot *feed);
 static void describe_visit(void *arg);
 static MonotonicTime recover(int *failures);
-static void look(FeedSlot *feed);
-static void record(FeedSlot *feed);
+static bool look(FeedSlot *feed);
 static void notify(FeedSlot *feed);
+static void record(FeedSlot *feed);
 static bool must_leave(MonotonicTime next);
 
 void
@@ -92,9 +105,11 @@ event_store_worker_main(Datum arg)
 		long		timeout = -1;
 
 		database->notifies = es_notify == ES_NOTIFY_AUTO;
-		if (pg_atomic_exchange_u32(&database->rescan, 0))
+		if (rescan_after <= es_now() && pg_atomic_exchange_u32(&database->rescan, 0))
 			find_event_tables();
 		next = look_around();
+		if (pg_atomic_read_u32(&database->rescan))
+			next = Min(next, rescan_after);
 		if (must_leave(next))
 			proc_exit(0);
 		if (next == ES_NEVER && es_worker_idle_timeout >= 0)
@@ -111,6 +126,7 @@ event_store_worker_main(Datum arg)
 		ResetLatch(MyLatch);
 		if (ProcDiePending)
 			proc_exit(1);		/* to be started again, unless the server ends */
+		QueryCancelPending = false;
 		CHECK_FOR_INTERRUPTS();
 		if (ConfigReloadPending)
 		{
@@ -120,7 +136,11 @@ event_store_worker_main(Datum arg)
 	}
 }
 
-/* What the database's settings must not change for us. */
+/*
+ * Undoes what the database's settings have changed for us; they are made by its
+ * owner, who may set role, and session_authorization, too.  A superuser who
+ * looks like somebody else is not safe.
+ */
 static void
 prepare(void)
 {
@@ -132,6 +152,8 @@ prepare(void)
 		{"statement_timeout", "0"},
 		{"idle_in_transaction_session_timeout", "0"},
 		{"lock_timeout", "1s"},
+		ES_NO_TRANSACTION_TIMEOUT
+		{"exit_on_error", "off"},
 
 		/*
 		 * Nothing it writes needs to be there after a crash, and it must not
@@ -142,6 +164,13 @@ prepare(void)
 
 	for (int i = 0; i < (int) lengthof(settings); i++)
 		SetConfigOption(settings[i][0], settings[i][1], PGC_SUSET, PGC_S_OVERRIDE);
+
+	SetSessionAuthorization(BOOTSTRAP_SUPERUSERID, true);
+	SetConfigOption("role", "none", PGC_SUSET, PGC_S_OVERRIDE);
+	if (GetUserId() != BOOTSTRAP_SUPERUSERID || GetOuterUserId() != BOOTSTRAP_SUPERUSERID)
+		ereport(FATAL,
+				(errcode(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION),
+				 errmsg("event_store worker could not become the bootstrap superuser")));
 }
 
 /*
@@ -159,18 +188,22 @@ find_event_tables(void)
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
 	SPI_connect();
-	if (SPI_execute("SELECT t.tgrelid FROM pg_catalog.pg_trigger t"
+	if (SPI_execute("SELECT t.tgrelid, t.tgfoid FROM pg_catalog.pg_trigger t"
 					" JOIN pg_catalog.pg_proc p ON p.oid OPERATOR(pg_catalog.=) t.tgfoid"
-					" JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) p.pronamespace"
-					" WHERE n.nspname OPERATOR(pg_catalog.=) 'event_store'"
-					" AND p.proname OPERATOR(pg_catalog.=) '_guard_insert'", true, 0) != SPI_OK_SELECT)
+					" WHERE p.proname OPERATOR(pg_catalog.=) '_guard_insert'", true, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not list the event tables");
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{
+		HeapTuple	row = SPI_tuptable->vals[i];
+		TupleDesc	desc = SPI_tuptable->tupdesc;
 		bool		isnull;
-		FeedSlot   *feed = es_feed_slot(DatumGetObjectId(SPI_getbinval(SPI_tuptable->vals[i],
-																	   SPI_tuptable->tupdesc, 1, &isnull)));
+		FeedSlot   *feed;
 
+		/* Others may have triggers of that name. */
+		if (!es_is_our_function(DatumGetObjectId(SPI_getbinval(row, desc, 2, &isnull)),
+								es_guards[ES_INSERT_GUARD].symbol))
+			continue;
+		feed = es_feed_slot(DatumGetObjectId(SPI_getbinval(row, desc, 1, &isnull)));
 		if (feed == NULL)
 		{
 			ereport(WARNING,
@@ -186,6 +219,7 @@ find_event_tables(void)
 	PopActiveSnapshot();
 	CommitTransactionCommand();
 	pgstat_report_activity(STATE_IDLE, "waiting for appends");
+	rescan_after = es_now() + RESCAN_INTERVAL;
 }
 
 /* Looks at every feed that is due; returns when the next one is. */
@@ -218,7 +252,7 @@ look_around(void)
 static bool
 somebody_waits(FeedSlot *feed)
 {
-	/* A hint: who comes later looks by himself first. */
+	/* A hint: who comes later, when the flag is up, wakes us. */
 	return !proclist_is_empty(&feed->risen.wakeup);
 }
 
@@ -233,14 +267,17 @@ when_due(FeedSlot *feed)
 {
 	MonotonicTime due = feed->look_again;
 	int64		published = pg_atomic_read_u64(&feed->published);
-	int64		interval = es_notify_interval * INT64CONST(1000);
+	int64		interval = es_notify_interval;
 
+	if (recording())
+		interval = Min(interval, es_standby_interval);
+	if (somebody_waits(feed))
+		interval = Min(interval, LOOK_FOR_WAITERS);
 	if (feed->failures == 0 && pg_atomic_read_u32(&feed->dirty))
-		due = Min(due, feed->looked_at +
-				  (somebody_waits(feed) ? Min(LOOK_FOR_WAITERS, interval) : interval));
+		due = Min(due, feed->looked_at + interval * INT64CONST(1000));
 	if (published > feed->notified && es_notify == ES_NOTIFY_AUTO)
-		due = Min(due, feed->notify_after);
-	if (feed->failures == 0 && published > feed->recorded && recording())
+		due = Min(due, Max(feed->notify_after, notify_after));
+	if (published > feed->recorded && recording())
 		due = Min(due, feed->record_after);
 	return due;
 }
@@ -258,11 +295,12 @@ visit(FeedSlot *feed)
 		.callback = describe_visit,
 		.arg = feed
 	};
+	volatile bool gone = false;
 
 	error_context_stack = &context;
 	PG_TRY();
 	{
-		look(feed);
+		gone = !look(feed);
 	}
 	PG_CATCH();
 	{
@@ -272,16 +310,30 @@ visit(FeedSlot *feed)
 
 	PG_TRY();
 	{
-		notify(feed);
+		if (!gone)
+			notify(feed);
 	}
 	PG_CATCH();
 	{
-		feed->notify_after = recover(&feed->notify_failures);
+		notify_after = recover(&notify_failures);
+	}
+	PG_END_TRY();
+
+	PG_TRY();
+	{
+		if (!gone)
+			record(feed);
+	}
+	PG_CATCH();
+	{
+		feed->record_after = recover(&feed->record_failures);
 	}
 	PG_END_TRY();
 	error_context_stack = context.previous;
 
 	feed->looked_at = es_now();
+	if (gone)
+		es_free_feed(feed);		/* nothing of it is ours from here on */
 	pgstat_report_activity(STATE_IDLE, "waiting for appends");
 }
 
@@ -306,15 +358,18 @@ recover(int *failures)
 	return again;
 }
 
-/* Finds out how far the feed can be read, and publishes and records it. */
-static void
+/*
+ * Finds out how far the feed can be read, and publishes it.  Below the last mark
+ * nothing has appeared since.  False: there is no such table any more.
+ */
+static bool
 look(FeedSlot *feed)
 {
 	EventTable *table;
 	bool		busy;
 
 	if (feed->failures > 0 && feed->look_again > es_now())
-		return;
+		return true;
 	pg_atomic_exchange_u32(&feed->dirty, 0);
 	pgstat_report_activity(STATE_RUNNING, "looking at an event table");
 	StartTransactionCommand();
@@ -324,41 +379,24 @@ look(FeedSlot *feed)
 		int64		last_value;
 		int64		mark = es_high_water_mark(table, &last_value);
 		Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
-		int64		newest = es_newest_event(table, snapshot, mark).position;
+		int64		newest = es_last_position(table, snapshot, feed->mark + 1, mark);
 
 		UnregisterSnapshot(snapshot);
+		es_event_table_close(table);
 		busy = mark < last_value;
+		feed->mark = Max(feed->mark, mark);
 		if (newest > (int64) pg_atomic_read_u64(&feed->published))
 		{
 			pg_atomic_write_u64(&feed->published, newest);
 			ConditionVariableBroadcast(&feed->risen);
 		}
-		record(feed);
-		es_event_table_close(table);
 	}
 	CommitTransactionCommand();
-	if (table == NULL && !busy)
-		es_free_feed(feed);
 
 	feed->back_off = busy ? Min(Max(feed->back_off * 2, FIRST_BACK_OFF), LAST_BACK_OFF) : 0;
 	feed->look_again = busy ? es_now() + feed->back_off : ES_NEVER;
 	feed->failures = 0;
-}
-
-/* Tells standbys, if it is time to. */
-static void
-record(FeedSlot *feed)
-{
-	int64		published = pg_atomic_read_u64(&feed->published);
-	MonotonicTime now = es_now();
-
-	if (!recording() || published <= feed->recorded || now < feed->record_after)
-		return;
-	feed->record_after = now + es_standby_interval * INT64CONST(1000);
-	if (!es_record_mark(feed->table, published))
-		return;
-	feed->recorded = published;
-	ForceSyncCommit();			/* or it gets there when the WAL writer wakes up */
+	return table != NULL || busy;
 }
 
 /* Tells listeners, if it is time to. */
@@ -368,18 +406,45 @@ notify(FeedSlot *feed)
 	int64		published = pg_atomic_read_u64(&feed->published);
 	MonotonicTime now = es_now();
 
-	if (es_notify != ES_NOTIFY_AUTO || published <= feed->notified || now < feed->notify_after ||
-		feed->database != MyDatabaseId)
+	if (es_notify != ES_NOTIFY_AUTO || published <= feed->notified ||
+		now < Max(feed->notify_after, notify_after))
 		return;
 	pgstat_report_activity(STATE_RUNNING, "notifying the listeners of an event table");
 	StartTransactionCommand();
 	es_send_notification(feed->table, published);
 	CommitTransactionCommand();
-	feed->notify_failures = 0;
+	notify_failures = 0;
 	feed->notified = published;
 	feed->notify_after = now + es_notify_interval * INT64CONST(1000);
 	pg_atomic_write_u64(&feed->notified_time, GetCurrentTimestamp());
 	pg_atomic_fetch_add_u64(&feed->notifications, 1);
+}
+
+/* Tells standbys, if it is time to; after the listeners, since it flushes. */
+static void
+record(FeedSlot *feed)
+{
+	int64		published = pg_atomic_read_u64(&feed->published);
+	MonotonicTime now = es_now();
+	EventTable *table;
+	bool		busy;
+	bool		recorded;
+
+	if (!recording() || published <= feed->recorded || now < feed->record_after)
+		return;
+	pgstat_report_activity(STATE_RUNNING, "recording for standbys how far an event table can be read");
+	StartTransactionCommand();
+	table = es_event_table_try_open(feed->table, &busy);
+	recorded = table && es_record_mark(feed->table, published);
+	if (recorded)
+		ForceSyncCommit();		/* or it gets there when the WAL writer wakes up */
+	if (table)
+		es_event_table_close(table);
+	CommitTransactionCommand();
+	if (recorded)
+		feed->recorded = published;
+	feed->record_failures = 0;
+	feed->record_after = now + es_standby_interval * INT64CONST(1000);
 }
 
 /*

@@ -28,6 +28,7 @@
 #include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/resowner.h"
+#include "utils/syscache.h"
 #include "xact_state.h"
 
 #define STREAM_LOCK		0xFFFF
@@ -40,6 +41,7 @@ static void at_transaction_end(XactEvent event, void *arg);
 static void at_release(ResourceReleasePhase phase, bool isCommit, bool isTopLevel, void *arg);
 static void at_subtransaction_end(SubXactEvent event, SubTransactionId mine,
 								  SubTransactionId parent, void *arg);
+static void enter_feeds(void);
 static TableXact *find_table(Oid relid);
 static TableXact *enter_table(Oid relid);
 static void lock_to_end(const LOCKTAG *tag, LOCKMODE mode);
@@ -83,7 +85,11 @@ at_transaction_end(XactEvent event, void *arg)
 
 	switch (event)
 	{
+		case XACT_EVENT_PRE_PREPARE:
+			enter_feeds();
+			break;
 		case XACT_EVENT_PRE_COMMIT:
+			enter_feeds();
 			foreach(lc, touched)
 			{
 				TableXact  *xact = lfirst(lc);
@@ -111,6 +117,27 @@ at_transaction_end(XactEvent event, void *arg)
 }
 
 /*
+ * Gives the tables slots, so that a worker looks after them.  Not before: while
+ * a transaction makes tables, and changes its mind, none are taken.
+ */
+static void
+enter_feeds(void)
+{
+	ListCell   *lc;
+
+	if (es_shared == NULL)
+		return;
+	foreach(lc, touched)
+	{
+		TableXact  *xact = lfirst(lc);
+
+		if ((xact->wake || xact->last_position > 0) && xact->feed == NULL &&
+			SearchSysCacheExists1(RELOID, ObjectIdGetDatum(xact->relid)))
+			xact->feed = es_feed_slot(xact->relid);
+	}
+}
+
+/*
  * Wakes the worker, when the locks are released: only then has the mark risen.
  * Also after an abort, which can raise it too.
  */
@@ -125,21 +152,23 @@ at_release(ResourceReleasePhase phase, bool isCommit, bool isTopLevel, void *arg
 	{
 		TableXact  *xact = lfirst(lc);
 
+		if (xact->feed == NULL && (xact->wake || xact->in_flight))
+			xact->feed = es_find_feed(xact->relid);
 		if (xact->feed)
 			es_wake_feed(xact->feed, xact->relid);
 	}
 	touched = NIL;
-	if (rescan)
+	if (rescan && isCommit)
 		es_rescan();
 	rescan = false;
 }
 
 /* The worker shall look at this event table when the transaction has ended. */
 void
-es_wake_at_end(Oid relid, FeedSlot *feed)
+es_wake_at_end(Oid relid)
 {
-	if (feed)
-		enter_table(relid)->feed = feed;
+	if (es_shared)
+		enter_table(relid)->wake = true;
 }
 
 /* The worker shall look which event tables there are. */
@@ -296,7 +325,7 @@ es_enter_flight(EventTable *table)
 		lock_to_end(&tag, ShareLock);
 		xact->tag = last;
 		xact->in_flight = true;
-		xact->feed = es_feed_slot(table->relid);
+		xact->feed = es_find_feed(table->relid);
 	}
 	return xact;
 }

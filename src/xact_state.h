@@ -16,7 +16,8 @@ typedef struct TableXact
 	bool		in_flight;		/* we hold the in-flight lock ... */
 	int64		tag;			/* ... tagged with this position */
 	int64		last_position;	/* the last that we have drawn */
-	FeedSlot   *feed;			/* to be woken at the end; NULL: nobody is */
+	bool		wake;			/* the worker shall look at it at the end */
+	FeedSlot   *feed;			/* what is known of its slot before that */
 } TableXact;
 
 /*
@@ -34,7 +35,7 @@ extern void es_lock_stream(EventTable *table, uint32 hash, LOCKMODE mode);
 extern TableXact *es_enter_flight(EventTable *table);
 extern int64 es_draw_position(EventTable *table, TableXact *xact);
 extern bool es_in_flight(Oid relid);
-extern void es_wake_at_end(Oid relid, FeedSlot *feed);
+extern void es_wake_at_end(Oid relid);
 extern void es_rescan_at_end(void);
 extern int64 es_least_tag_in_flight(Oid relid, int64 mark);
 
