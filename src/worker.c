@@ -222,13 +222,16 @@ find_event_tables(void)
 	rescan_after = es_now() + RESCAN_INTERVAL;
 }
 
-/* Looks at every feed that is due; returns when the next one is. */
+/*
+ * Looks at every feed that is due; returns when the next one is.  That is asked
+ * of all when the last visit is over: what waits in a visit for a lock resets the
+ * latch, and so loses what it was set for, an append to a table visited before.
+ */
 static MonotonicTime
 look_around(void)
 {
 	MonotonicTime next = ES_NEVER;
 
-	watched = 0;
 	for (int i = 0; i < es_shared->num_feeds; i++)
 	{
 		FeedSlot   *feed = &es_shared->feeds[i];
@@ -238,11 +241,17 @@ look_around(void)
 			visit(feed);
 			busy_at = es_now();
 		}
-		if (feed->database == MyDatabaseId)
-		{
-			watched++;
-			next = Min(next, when_due(feed));
-		}
+	}
+
+	watched = 0;
+	for (int i = 0; i < es_shared->num_feeds; i++)
+	{
+		FeedSlot   *feed = &es_shared->feeds[i];
+
+		if (feed->database != MyDatabaseId)
+			continue;
+		watched++;
+		next = Min(next, when_due(feed));
 	}
 	if (next != ES_NEVER)
 		busy_at = es_now();
