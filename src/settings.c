@@ -80,14 +80,14 @@ es_settings_init(void)
 							4, 1, 1000,
 							PGC_SIGHUP, 0, NULL, NULL, NULL);
 
-	/* Only when the server starts. */
-	if (process_shared_preload_libraries_in_progress)
-		DefineCustomIntVariable("event_store.max_event_tables",
-								"How many event tables of the whole server the background workers can look after.",
-								"Further ones do without: their writers notify by themselves, and standbys cannot read their feeds.",
-								&es_max_event_tables,
-								1000, 1, 1000 * 1000,
-								PGC_POSTMASTER, 0, NULL, NULL, NULL);
+	/* Takes effect when the server starts with the library preloaded. */
+	DefineCustomIntVariable("event_store.max_event_tables",
+							"How many event tables of the whole server the background workers can look after.",
+							"Further ones do without: their writers notify by themselves, and standbys cannot read their feeds.",
+							&es_max_event_tables,
+							1000, 1, 1000 * 1000,
+							process_shared_preload_libraries_in_progress ? PGC_POSTMASTER : PGC_SIGHUP,
+							0, NULL, NULL, NULL);
 
 	MarkGUCPrefixReserved("event_store");
 }

@@ -123,7 +123,7 @@ SELECT set_eq($$ SELECT format('%s on %s by %s, %s', evtname, evtevent, evtfoid:
 SELECT set_eq($$ SELECT format('%s %s %s %s', name, vartype, boot_val, context) FROM pg_settings WHERE name LIKE 'event_store.%' $$,
               ARRAY['event_store.notify enum auto superuser', 'event_store.sync_commit bool on superuser',
                     'event_store.notify_interval integer 5 sighup', 'event_store.standby_interval integer 200 sighup',
-                    'event_store.worker_idle_timeout integer 300 sighup', 'event_store.max_workers integer 4 sighup'],
+                    'event_store.worker_idle_timeout integer 300 sighup', 'event_store.max_workers integer 4 sighup', 'event_store.max_event_tables integer 1000 sighup'],
                   'its settings, and who may set them');
 SELECT is_empty($$ SELECT name FROM pg_settings WHERE name LIKE 'event_store.%' AND (coalesce(short_desc, '') = '' OR coalesce(extra_desc, '') = '') $$, 'every setting is described');
 
