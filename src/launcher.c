@@ -126,9 +126,14 @@ event_store_launcher_main(Datum arg)
 		CHECK_FOR_INTERRUPTS();
 		if (ConfigReloadPending)
 		{
+			int			notify = es_notify;
+			int			standby_interval = es_standby_interval;
+
 			ConfigReloadPending = false;
 			ProcessConfigFile(PGC_SIGHUP);
-			want_all_databases();	/* there may be more to do than before */
+			/* There may be more to do than before. */
+			if (es_notify != notify || es_standby_interval != standby_interval)
+				want_all_databases();
 		}
 	}
 }
@@ -209,8 +214,10 @@ start_wanted(void)
 
 	while ((db = choose(&next)) != NULL)
 	{
-		if (db->failures > 0 && !database_exists(db->database))
-			es_forget_database(db);
+		Oid			database = db->database;
+
+		if (db->failures > 0 && !database_exists(database))
+			es_forget_database(db, database);
 		else if (!start_worker(db))
 			note_refusal(db);
 	}
@@ -386,13 +393,18 @@ bool
 es_claim_database(DatabaseSlot *db)
 {
 	bool		claimed = false;
+	bool		asked_for;
 
 	LWLockAcquire(es_shared->lock, LW_EXCLUSIVE);
+	asked_for = db->starting;
 	db->starting = false;
 	if (!OidIsValid(db->database) || db->worker_pid != 0)
 		 /* dropped meanwhile, or served already */ ;
 	else if (db->keep_out > 0)
-		pg_atomic_exchange_u32(&db->wanted, 1);
+	{
+		if (asked_for)
+			pg_atomic_exchange_u32(&db->wanted, 1);
+	}
 	else
 	{
 		db->worker_pid = MyProcPid;

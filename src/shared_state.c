@@ -232,9 +232,9 @@ es_feed_slot(Oid table)
 		pg_atomic_write_u64(&feed->published, 0);
 		pg_atomic_write_u64(&feed->notifications, 0);
 		pg_atomic_write_u64(&feed->notified_time, 0);
-		feed->mark = feed->notified = 0;
+		feed->notified = 0;
 		feed->recorded = -1;
-		feed->looked_at = feed->notify_after = feed->record_after = 0;
+		feed->looked_at = feed->notified_at = feed->recorded_at = feed->record_after = 0;
 		feed->look_again = ES_NEVER;
 		feed->back_off = 0;
 		feed->failures = feed->record_failures = 0;
@@ -418,15 +418,18 @@ es_rescan(void)
 
 /* The database has been dropped: nobody can be in it any more. */
 void
-es_forget_database(DatabaseSlot *db)
+es_forget_database(DatabaseSlot *db, Oid database)
 {
 	LWLockAcquire(es_shared->lock, LW_EXCLUSIVE);
 	for (int i = 0; i < es_shared->num_feeds; i++)
-		if (es_shared->feeds[i].database == db->database)
+		if (es_shared->feeds[i].database == database)
 			es_shared->feeds[i].database = InvalidOid;
-	db->starting = false;
-	pg_atomic_exchange_u32(&db->wanted, 0);
-	es_free_database(db);
+	if (db->database == database)
+	{
+		db->starting = false;
+		pg_atomic_exchange_u32(&db->wanted, 0);
+		es_free_database(db);
+	}
 	LWLockRelease(es_shared->lock);
 }
 

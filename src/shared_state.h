@@ -52,13 +52,13 @@ typedef struct FeedSlot
 	pg_atomic_uint64 notified_time; /* TimestampTz of the last one */
 	ConditionVariable risen;	/* published has */
 
-	int64		mark;			/* up to which the worker has looked */
 	int64		notified;		/* the checkpoint that listeners know */
 	int64		recorded;		/* and standbys; -1: not known */
 	MonotonicTime looked_at;
 	MonotonicTime look_again;	/* by itself: ES_NEVER, or when */
-	MonotonicTime notify_after; /* not before this */
-	MonotonicTime record_after;
+	MonotonicTime notified_at;
+	MonotonicTime recorded_at;
+	MonotonicTime record_after; /* not before this, after a failure */
 	int64		back_off;		/* how long it waits to look again */
 	int			failures;		/* to look, since the last success */
 	int			record_failures;
@@ -95,7 +95,7 @@ extern void es_wake_worker(void);
 extern void es_wake_for_prepared(void);
 extern void es_rescan(void);
 extern FeedSlot *es_find_feed(Oid table);
-extern void es_forget_database(DatabaseSlot *db);
+extern void es_forget_database(DatabaseSlot *db, Oid database);
 extern void es_wake_waiters(Oid database);
 
 #endif							/* ES_SHARED_STATE_H */

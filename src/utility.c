@@ -86,7 +86,7 @@ process_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 		}
 		PG_END_ENSURE_ERROR_CLEANUP(let_worker_in, PointerGetDatum(db));
 		if (IsA(statement, DropdbStmt))
-			es_forget_database(db);
+			es_forget_database(db, database);
 	}
 	else
 		next(pstmt, query, read_only_tree, context, params, environment, dest, completion);
@@ -239,8 +239,8 @@ ends_prepared(Node *statement)
 }
 
 /*
- * By itself, with its schema, or with its owner; without CASCADE there can be no
- * event tables.
+ * By itself, with its schema, or with its owner.  While there are event tables
+ * that takes CASCADE, but with an owner who owns them too.
  */
 static bool
 may_drop_extension(Node *statement)
@@ -249,6 +249,5 @@ may_drop_extension(Node *statement)
 		return ((DropStmt *) statement)->behavior == DROP_CASCADE &&
 			(((DropStmt *) statement)->removeType == OBJECT_EXTENSION ||
 			 ((DropStmt *) statement)->removeType == OBJECT_SCHEMA);
-	return IsA(statement, DropOwnedStmt) &&
-		((DropOwnedStmt *) statement)->behavior == DROP_CASCADE;
+	return IsA(statement, DropOwnedStmt);
 }

@@ -42,6 +42,9 @@ event_store_wait_for_events(PG_FUNCTION_ARGS)
 	int64		newest = newest_checkpoint(relid, &published, &hidden);
 
 	PreventCommandIfParallelMode("wait_for_events");
+	/* Perhaps there can be a worker again. */
+	if (newest <= after && es_feed_slot(relid) && !es_worker_serves())
+		es_wake_worker();
 	while (newest <= after && es_now() < deadline)
 	{
 		FeedSlot   *feed = es_feed_slot(relid);

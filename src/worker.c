@@ -272,6 +272,18 @@ recording(void)
 }
 
 static MonotonicTime
+may_notify_at(FeedSlot *feed)
+{
+	return Max(feed->notified_at + es_notify_interval * INT64CONST(1000), notify_after);
+}
+
+static MonotonicTime
+may_record_at(FeedSlot *feed)
+{
+	return Max(feed->recorded_at + es_standby_interval * INT64CONST(1000), feed->record_after);
+}
+
+static MonotonicTime
 when_due(FeedSlot *feed)
 {
 	MonotonicTime due = feed->look_again;
@@ -281,13 +293,14 @@ when_due(FeedSlot *feed)
 	if (recording())
 		interval = Min(interval, es_standby_interval);
 	if (somebody_waits(feed))
-		interval = Min(interval, LOOK_FOR_WAITERS);
+		interval = LOOK_FOR_WAITERS;
+	interval = Max(interval, LOOK_FOR_WAITERS);
 	if (feed->failures == 0 && pg_atomic_read_u32(&feed->dirty))
 		due = Min(due, feed->looked_at + interval * INT64CONST(1000));
 	if (published > feed->notified && es_notify == ES_NOTIFY_AUTO)
-		due = Min(due, Max(feed->notify_after, notify_after));
+		due = Min(due, may_notify_at(feed));
 	if (published > feed->recorded && recording())
-		due = Min(due, feed->record_after);
+		due = Min(due, may_record_at(feed));
 	return due;
 }
 
@@ -368,8 +381,8 @@ recover(int *failures)
 }
 
 /*
- * Finds out how far the feed can be read, and publishes it.  Below the last mark
- * nothing has appeared since.  False: there is no such table any more.
+ * Finds out how far the feed can be read, and publishes it.  False: there is no
+ * such table any more.
  */
 static bool
 look(FeedSlot *feed)
@@ -388,13 +401,13 @@ look(FeedSlot *feed)
 		int64		last_value;
 		int64		mark = es_high_water_mark(table, &last_value);
 		Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
-		int64		newest = es_last_position(table, snapshot, feed->mark + 1, mark);
+		int64		published = pg_atomic_read_u64(&feed->published);
+		int64		newest = es_last_position(table, snapshot, published + 1, mark);
 
 		UnregisterSnapshot(snapshot);
 		es_event_table_close(table);
 		busy = mark < last_value;
-		feed->mark = Max(feed->mark, mark);
-		if (newest > (int64) pg_atomic_read_u64(&feed->published))
+		if (newest > 0)
 		{
 			pg_atomic_write_u64(&feed->published, newest);
 			ConditionVariableBroadcast(&feed->risen);
@@ -415,8 +428,7 @@ notify(FeedSlot *feed)
 	int64		published = pg_atomic_read_u64(&feed->published);
 	MonotonicTime now = es_now();
 
-	if (es_notify != ES_NOTIFY_AUTO || published <= feed->notified ||
-		now < Max(feed->notify_after, notify_after))
+	if (es_notify != ES_NOTIFY_AUTO || published <= feed->notified || now < may_notify_at(feed))
 		return;
 	pgstat_report_activity(STATE_RUNNING, "notifying the listeners of an event table");
 	StartTransactionCommand();
@@ -424,7 +436,7 @@ notify(FeedSlot *feed)
 	CommitTransactionCommand();
 	notify_failures = 0;
 	feed->notified = published;
-	feed->notify_after = now + es_notify_interval * INT64CONST(1000);
+	feed->notified_at = now;
 	pg_atomic_write_u64(&feed->notified_time, GetCurrentTimestamp());
 	pg_atomic_fetch_add_u64(&feed->notifications, 1);
 }
@@ -439,7 +451,7 @@ record(FeedSlot *feed)
 	bool		busy;
 	bool		recorded;
 
-	if (!recording() || published <= feed->recorded || now < feed->record_after)
+	if (!recording() || published <= feed->recorded || now < may_record_at(feed))
 		return;
 	pgstat_report_activity(STATE_RUNNING, "recording for standbys how far an event table can be read");
 	StartTransactionCommand();
@@ -450,10 +462,12 @@ record(FeedSlot *feed)
 	if (table)
 		es_event_table_close(table);
 	CommitTransactionCommand();
+	feed->record_failures = 0;
+	feed->recorded_at = now;
 	if (recorded)
 		feed->recorded = published;
-	feed->record_failures = 0;
-	feed->record_after = now + es_standby_interval * INT64CONST(1000);
+	else
+		feed->record_after = now + FIRST_BACK_OFF;	/* somebody has it locked */
 }
 
 /*

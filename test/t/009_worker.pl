@@ -204,7 +204,7 @@ DO $$
 DECLARE
     p bigint;
 BEGIN
-    FOR i IN 1 .. 50 LOOP
+    FOR i IN 1 .. 500 LOOP
         SELECT first_position INTO p FROM event_store.append('ev', 's-1', 'T', '{}');
         COMMIT;
         PERFORM event_store.wait_for_events('ev', p - 1);
