@@ -18,12 +18,13 @@ CREATE FUNCTION event_store.read_all(
     categories text[] DEFAULT NULL,
     streams text[] DEFAULT NULL,
     correlation_id text DEFAULT NULL,
-    after_event_id uuid DEFAULT NULL)
+    after_event_id uuid DEFAULT NULL,
+    raw boolean DEFAULT false)
     RETURNS SETOF event_store.event
     LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 1000
     AS 'MODULE_PATHNAME', 'event_store_read_all';
-COMMENT ON FUNCTION event_store.read_all(regclass, bigint, bigint, bigint, text, text[], text[], text[], text, uuid) IS
-'The feed of an event table: its events in the order of their positions, up to the high-water mark; never the transaction''s own uncommitted ones. after and before are exclusive positions; direction backward reads from before (NULL: from the mark) down. max_count NULL means 1000. types, categories, streams, correlation_id: only events that match all that are given. The last row''s position is a checkpoint where no filter is given; with a filter use read_batch(). after_event_id: the id of the event at or last before after; raises SE009 checkpoint_diverged where that is another event, as after a point-in-time recovery. Needs SELECT on the event table; row-level security applies. Raises 0A000 on a table that a logical subscription feeds, and on a standby whose primary does not record how far it may read.';
+COMMENT ON FUNCTION event_store.read_all(regclass, bigint, bigint, bigint, text, text[], text[], text[], text, uuid, boolean) IS
+'The feed of an event table: its events in the order of their positions, up to the high-water mark; never the transaction''s own uncommitted ones. after and before are exclusive positions; direction backward reads from before (NULL: from the mark) down. max_count NULL means 1000. types, categories, streams, correlation_id: only events that match all that are given. The last row''s position is a checkpoint where no filter is given; with a filter use read_batch(). after_event_id: the id of the event at or last before after; raises SE009 checkpoint_diverged where that is another event, as after a point-in-time recovery. Events are upcast to the newest schema version, as register_upcaster() says, unless raw; raises SE008 where that fails. Needs SELECT on the event table; row-level security applies. Raises 0A000 on a table that a logical subscription feeds, and on a standby whose primary does not record how far it may read.';
 
 CREATE FUNCTION event_store.read_category(
     event_table regclass,
@@ -34,11 +35,12 @@ CREATE FUNCTION event_store.read_category(
     direction text DEFAULT 'forward',
     types text[] DEFAULT NULL,
     correlation_id text DEFAULT NULL,
-    after_event_id uuid DEFAULT NULL)
+    after_event_id uuid DEFAULT NULL,
+    raw boolean DEFAULT false)
     RETURNS SETOF event_store.event
     LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 1000
     AS 'MODULE_PATHNAME', 'event_store_read_category';
-COMMENT ON FUNCTION event_store.read_category(regclass, text, bigint, bigint, bigint, text, text[], text, uuid) IS
+COMMENT ON FUNCTION event_store.read_category(regclass, text, bigint, bigint, bigint, text, text[], text, uuid, boolean) IS
 'The feed of one category, by its index: as read_all() with categories => ARRAY[category].';
 
 CREATE FUNCTION event_store.read_batch(
@@ -50,13 +52,14 @@ CREATE FUNCTION event_store.read_batch(
     streams text[] DEFAULT NULL,
     correlation_id text DEFAULT NULL,
     after_event_id uuid DEFAULT NULL,
+    raw boolean DEFAULT false,
     OUT checkpoint bigint,
     OUT checkpoint_event_id uuid,
     OUT events jsonb)
     RETURNS record
     LANGUAGE c VOLATILE PARALLEL UNSAFE
     AS 'MODULE_PATHNAME', 'event_store_read_batch';
-COMMENT ON FUNCTION event_store.read_batch(regclass, bigint, bigint, text[], text[], text[], text, uuid) IS
+COMMENT ON FUNCTION event_store.read_batch(regclass, bigint, bigint, text[], text[], text[], text, uuid, boolean) IS
 'One batch of the feed and the checkpoint to save with it, always as one row: events is a JSON array (empty where nothing matched), checkpoint the position up to which the caller has now seen everything and checkpoint_event_id that event''s id, to be passed as after and after_event_id next time. The checkpoint moves on also where the filter lets nothing through; a call looks at no more than 100,000 events and returns about 16 MB of data at most, so an empty batch whose checkpoint has moved is not the end. Arguments and errors as for read_all().';
 
 CREATE FUNCTION event_store.position_at(

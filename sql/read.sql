@@ -1,5 +1,6 @@
 -- Reading streams.  STABLE: they see what the calling statement sees, its own
--- transaction's events included.
+-- transaction's events included.  Those that upcast are PARALLEL UNSAFE, since
+-- upcasters are users' functions.
 
 CREATE FUNCTION event_store.read_stream(
     event_table regclass,
@@ -7,12 +8,13 @@ CREATE FUNCTION event_store.read_stream(
     from_version bigint DEFAULT NULL,
     max_count bigint DEFAULT NULL,
     direction text DEFAULT 'forward',
-    as_of timestamptz DEFAULT NULL)
+    as_of timestamptz DEFAULT NULL,
+    raw boolean DEFAULT false)
     RETURNS SETOF event_store.event
-    LANGUAGE c STABLE PARALLEL SAFE ROWS 100
+    LANGUAGE c STABLE PARALLEL UNSAFE ROWS 100
     AS 'MODULE_PATHNAME', 'event_store_read_stream';
-COMMENT ON FUNCTION event_store.read_stream(regclass, text, bigint, bigint, text, timestamptz) IS
-'The events of a stream in the order of their versions. from_version is inclusive (NULL: from the first, backward from the last). max_count NULL: all. direction: forward or backward. as_of: only events recorded at or before then. A stream that does not exist has no events. Needs SELECT on the event table; row-level security applies.';
+COMMENT ON FUNCTION event_store.read_stream(regclass, text, bigint, bigint, text, timestamptz, boolean) IS
+'The events of a stream in the order of their versions. from_version is inclusive (NULL: from the first, backward from the last). max_count NULL: all. direction: forward or backward. as_of: only events recorded at or before then. A stream that does not exist has no events. Events are upcast to the newest schema version, as register_upcaster() says, unless raw; raises SE008 where that fails. Needs SELECT on the event table; row-level security applies.';
 
 CREATE FUNCTION event_store.stream_version(
     event_table regclass,
@@ -26,21 +28,23 @@ COMMENT ON FUNCTION event_store.stream_version(regclass, text) IS
 CREATE FUNCTION event_store.last_event(
     event_table regclass,
     stream text,
-    type text DEFAULT NULL)
+    type text DEFAULT NULL,
+    raw boolean DEFAULT false)
     RETURNS SETOF event_store.event
-    LANGUAGE c STABLE PARALLEL SAFE ROWS 1
+    LANGUAGE c STABLE PARALLEL UNSAFE ROWS 1
     AS 'MODULE_PATHNAME', 'event_store_last_event';
-COMMENT ON FUNCTION event_store.last_event(regclass, text, text) IS
-'The last event of a stream, or the last of the given type; no row where there is none. Needs SELECT on the event table; row-level security applies.';
+COMMENT ON FUNCTION event_store.last_event(regclass, text, text, boolean) IS
+'The last event of a stream, or the last of the given type; no row where there is none. Upcast unless raw, as by read_stream(). Needs SELECT on the event table; row-level security applies.';
 
 CREATE FUNCTION event_store.read_event(
     event_table regclass,
-    event_id uuid)
+    event_id uuid,
+    raw boolean DEFAULT false)
     RETURNS SETOF event_store.event
-    LANGUAGE c STABLE PARALLEL SAFE ROWS 1
+    LANGUAGE c STABLE PARALLEL UNSAFE ROWS 1
     AS 'MODULE_PATHNAME', 'event_store_read_event';
-COMMENT ON FUNCTION event_store.read_event(regclass, uuid) IS
-'The event with that id; no row where there is none. Needs SELECT on the event table; row-level security applies.';
+COMMENT ON FUNCTION event_store.read_event(regclass, uuid, boolean) IS
+'The event with that id; no row where there is none. Upcast unless raw, as by read_stream(). Needs SELECT on the event table; row-level security applies.';
 
 CREATE FUNCTION event_store.streams(
     event_table regclass,

@@ -43,6 +43,13 @@ es_arg_int64(FunctionCallInfo fcinfo, int n, int64 otherwise)
 	return PG_ARGISNULL(n) ? otherwise : PG_GETARG_INT64(n);
 }
 
+/* NULL means the default, which is false. */
+bool
+es_arg_flag(FunctionCallInfo fcinfo, int n)
+{
+	return !PG_ARGISNULL(n) && PG_GETARG_BOOL(n);
+}
+
 bool
 es_arg_backward(FunctionCallInfo fcinfo, int n)
 {
@@ -70,6 +77,13 @@ void
 es_check_type(const text *type)
 {
 	check_length(type, "type", ES_MAX_TYPE_LENGTH);
+}
+
+/* The name of an object of ours. */
+void
+es_check_name(const text *name)
+{
+	check_length(name, "name", ES_MAX_NAME_LENGTH);
 }
 
 static void

@@ -26,6 +26,7 @@
 #include "compat.h"
 #include "errors.h"
 #include "event_table.h"
+#include "event_type.h"
 #include "executor/spi.h"
 #include "feed_marks.h"
 #include "fmgr.h"
@@ -410,6 +411,7 @@ event_store_check_drop(PG_FUNCTION_ARGS)
 			Oid			relid = DatumGetObjectId(SPI_getbinval(row, desc, 2, &isnull));
 
 			es_forget_snapshots(relid);
+			es_forget_event_types(relid);
 			es_forget_mark(relid);
 			if (es_find_feed(relid))
 				es_wake_at_end(relid);

@@ -65,17 +65,32 @@
 #define es_index_insert_cleanup(index, info)	((void) 0)
 #endif
 
-/* 16 has one ownership check for all catalogs. */
+/* 16 has one ownership check, and one of privileges, for all catalogs. */
 #if PG_VERSION_NUM >= 160000
+#define es_function_aclcheck(funcid, roleid) \
+	object_aclcheck(ProcedureRelationId, funcid, roleid, ACL_EXECUTE)
+#define es_database_aclcheck(dboid, roleid) \
+	object_aclcheck(DatabaseRelationId, dboid, roleid, ACL_CREATE)
 #define es_is_table_owner(relid, roleid) \
 	object_ownercheck(RelationRelationId, relid, roleid)
 #define es_is_database_owner(dboid, roleid) \
 	object_ownercheck(DatabaseRelationId, dboid, roleid)
 #else
+#define es_function_aclcheck(funcid, roleid) \
+	pg_proc_aclcheck(funcid, roleid, ACL_EXECUTE)
+#define es_database_aclcheck(dboid, roleid) \
+	pg_database_aclcheck(dboid, roleid, ACL_CREATE)
 #define es_is_table_owner(relid, roleid) \
 	pg_class_ownercheck(relid, roleid)
 #define es_is_database_owner(dboid, roleid) \
 	pg_database_ownercheck(dboid, roleid)
+#endif
+
+/* 18 asks whether a deferrable one will do; ours are not. */
+#if PG_VERSION_NUM >= 180000
+#define es_primary_key_index(rel)	RelationGetPrimaryKeyIndex(rel, false)
+#else
+#define es_primary_key_index(rel)	RelationGetPrimaryKeyIndex(rel)
 #endif
 
 /* 17 has a time-out that ends whoever is in a transaction for too long. */

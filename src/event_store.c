@@ -10,6 +10,7 @@
 #include "miscadmin.h"
 #include "settings.h"
 #include "shared_state.h"
+#include "upcast.h"
 #include "utility.h"
 #include "xact_state.h"
 
@@ -22,6 +23,7 @@ _PG_init(void)
 {
 	es_settings_init();
 	es_event_table_init();
+	es_upcast_init();
 	es_xact_init();
 
 	/* pg_upgrade wants nobody at work. */

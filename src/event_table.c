@@ -116,6 +116,12 @@ es_event_table_open(Oid relid, LOCKMODE lockmode, EventTableUse use)
 						RelationGetRelationName(rel)),
 				 errtable(rel)));
 
+	/*
+	 * A lock brings news of what has changed, but not to a transaction that has
+	 * the same lock already; and an upcaster needs no lock that we would notice.
+	 */
+	if (use == ES_FOR_READING)
+		AcceptInvalidationMessages();
 	table = palloc(sizeof(EventTable));
 	*table = look_up(rel)->table;
 	table->rel = rel;

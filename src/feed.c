@@ -8,12 +8,11 @@
  */
 #include "postgres.h"
 
-#include "access/detoast.h"
 #include "access/htup_details.h"
 #include "access/xlog.h"
 #include "arguments.h"
-#include "catalog/pg_type.h"
 #include "errors.h"
+#include "event_json.h"
 #include "feed.h"
 #include "feed_marks.h"
 #include "fmgr.h"
@@ -24,10 +23,6 @@
 #include "storage/lmgr.h"
 #include "storage/lock.h"
 #include "utils/builtins.h"
-#include "utils/datetime.h"
-#include "utils/json.h"
-#include "utils/jsonb.h"
-#include "utils/numeric.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 #include "xact_state.h"
@@ -39,17 +34,8 @@ PG_FUNCTION_INFO_V1(event_store_read_batch);
 
 #define DEFAULT_MAX_COUNT	1000
 
-/* read_batch() looks at so many events, and returns about so much data. */
-#define BATCH_MAX_SCANNED	100000
-#define BATCH_MAX_BYTES		(16 * 1024 * 1024)
-
-/* The events of a batch on their way into JSON. */
-typedef struct Batch
-{
-	MemoryContext context;
-	JsonbParseState *state;
-	Size		bytes;
-} Batch;
+/* read_batch() looks at so many events. */
+#define BATCH_MAX_SCANNED	ES_ARRAY_MAX_EVENTS
 
 static int64 open_feed(FunctionCallInfo fcinfo, EventQuery *query);
 static void close_feed(EventQuery *query);
@@ -80,6 +66,7 @@ event_store_read_all(PG_FUNCTION_ARGS)
 	query.categories = es_arg_text_set(fcinfo, 6, "categories");
 	query.streams = es_arg_text_set(fcinfo, 7, "streams");
 	query.correlation_id = PG_ARGISNULL(8) ? NULL : PG_GETARG_TEXT_PP(8);
+	query.upcast = !es_arg_flag(fcinfo, 10);
 	set_bounds(&query, fcinfo, mark, 1, 3);
 	check_not_diverged(&query, fcinfo, 1, 9);
 	es_return_events(fcinfo, &query);
@@ -100,6 +87,7 @@ event_store_read_category(PG_FUNCTION_ARGS)
 	query.backward = es_arg_backward(fcinfo, 5);
 	query.types = es_arg_text_set(fcinfo, 6, "types");
 	query.correlation_id = PG_ARGISNULL(7) ? NULL : PG_GETARG_TEXT_PP(7);
+	query.upcast = !es_arg_flag(fcinfo, 9);
 	set_bounds(&query, fcinfo, mark, 2, 4);
 	check_not_diverged(&query, fcinfo, 2, 8);
 	es_return_events(fcinfo, &query);
@@ -113,7 +101,7 @@ event_store_read_batch(PG_FUNCTION_ARGS)
 	EventQuery	query;
 	int64		mark = open_feed(fcinfo, &query);
 	int64		after = es_arg_int64(fcinfo, 1, 0);
-	Batch		batch = {.context = CurrentMemoryContext};
+	EventArray	batch;
 	EventQueryResult progress;
 	Checkpoint	checkpoint;
 	TupleDesc	desc;
@@ -126,12 +114,13 @@ event_store_read_batch(PG_FUNCTION_ARGS)
 	query.categories = es_arg_text_set(fcinfo, 4, "categories");
 	query.streams = es_arg_text_set(fcinfo, 5, "streams");
 	query.correlation_id = PG_ARGISNULL(6) ? NULL : PG_GETARG_TEXT_PP(6);
+	query.upcast = !es_arg_flag(fcinfo, 8);
 	set_bounds(&query, fcinfo, mark, 1, -1);
 	check_not_diverged(&query, fcinfo, 1, 7);
 
-	pushJsonbValue(&batch.state, WJB_BEGIN_ARRAY, NULL);
+	es_event_array_begin(&batch);
 	progress = es_read_events(&query, add_to_batch, &batch);
-	values[2] = JsonbPGetDatum(JsonbValueToJsonb(pushJsonbValue(&batch.state, WJB_END_ARRAY, NULL)));
+	values[2] = es_event_array_end(&batch);
 
 	/* Never below after, also where the mark is lower than it was. */
 	checkpoint = es_newest_event(query.table, query.snapshot, Max(after, progress.complete ? mark : progress.last_scanned));
@@ -327,95 +316,9 @@ check_not_diverged(EventQuery *query, FunctionCallInfo fcinfo, int after, int af
 			 errtable(query->table->rel)));
 }
 
-/* A column's value as JSON; containers are unpacked by pushJsonbValue(). */
-static void
-make_json_value(EventColumn column, Datum datum, JsonbValue *value)
-{
-	Jsonb	   *json;
-
-	switch (es_columns[column].type)
-	{
-		case INT8OID:
-			value->type = jbvNumeric;
-			value->val.numeric = int64_to_numeric(DatumGetInt64(datum));
-			return;
-		case INT4OID:
-			value->type = jbvNumeric;
-			value->val.numeric = int64_to_numeric(DatumGetInt32(datum));
-			return;
-		case JSONBOID:
-			json = DatumGetJsonbP(datum);
-			if (JB_ROOT_IS_SCALAR(json))
-			{
-				JsonbExtractScalar(&json->root, value);
-				return;
-			}
-			value->type = jbvBinary;
-			value->val.binary.data = &json->root;
-			value->val.binary.len = VARSIZE(json) - VARHDRSZ;
-			return;
-		case TEXTOID:
-			value->val.string.val = TextDatumGetCString(datum);
-			break;
-		case UUIDOID:
-			value->val.string.val = DatumGetCString(DirectFunctionCall1(uuid_out, datum));
-			break;
-		case TIMESTAMPTZOID:
-			value->val.string.val = JsonEncodeDateTime(palloc(MAXDATELEN + 1), datum, TIMESTAMPTZOID, NULL);
-			break;
-		default:
-			elog(ERROR, "unexpected column %d", column);
-	}
-	value->type = jbvString;
-	value->val.string.len = strlen(value->val.string.val);
-}
-
-/*
- * The batch ends before the event that would make it too large for a value of
- * type jsonb, if that is not the first; for one alone there is room, by the
- * limit that an append enforces.
- */
+/* The batch ends before an event for which there is no room. */
 static Received
 add_to_batch(EventTable *table, TupleTableSlot *slot, void *arg)
 {
-	Batch	   *batch = arg;
-	MemoryContext old;
-	Size		bytes = 0;
-
-	for (int i = 0; i < ES_NUM_COLUMNS; i++)
-	{
-		bool		isnull;
-		Datum		datum = es_slot_datum(slot, table, i, &isnull);
-
-		if (!isnull && es_columns[i].type == JSONBOID)
-			bytes += toast_raw_datum_size(datum);
-	}
-	if (batch->bytes > 0 && batch->bytes + bytes > BATCH_MAX_BYTES)
-		return ES_FULL;
-	batch->bytes += bytes;
-	old = MemoryContextSwitchTo(batch->context);
-
-	pushJsonbValue(&batch->state, WJB_BEGIN_OBJECT, NULL);
-	for (int i = 0; i < ES_NUM_COLUMNS; i++)
-	{
-		JsonbValue	key = {.type = jbvString};
-		JsonbValue	value = {.type = jbvNull};
-		bool		isnull;
-		Datum		datum = es_slot_datum(slot, table, i, &isnull);
-
-		key.val.string.val = (char *) es_columns[i].name;
-		key.val.string.len = strlen(es_columns[i].name);
-		pushJsonbValue(&batch->state, WJB_KEY, &key);
-		if (!isnull)
-		{
-			/* The row's memory goes when the next one is fetched. */
-			if (es_columns[i].type == JSONBOID)
-				datum = PointerGetDatum(PG_DETOAST_DATUM_COPY(datum));
-			make_json_value(i, datum, &value);
-		}
-		pushJsonbValue(&batch->state, WJB_VALUE, &value);
-	}
-	pushJsonbValue(&batch->state, WJB_END_OBJECT, NULL);
-	MemoryContextSwitchTo(old);
-	return ES_MORE;
+	return es_event_array_add(arg, table, slot) ? ES_MORE : ES_FULL;
 }

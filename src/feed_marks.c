@@ -23,13 +23,13 @@
 #include "access/relscan.h"
 #include "access/table.h"
 #include "catalog/indexing.h"
-#include "catalog/namespace.h"
+#include "compat.h"
 #include "executor/tuptable.h"
 #include "feed_marks.h"
+#include "own_tables.h"
 #include "storage/bufmgr.h"
 #include "storage/lmgr.h"
 #include "utils/fmgroids.h"
-#include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
@@ -38,14 +38,6 @@
 #define EVENT_TABLE		1
 #define MARK			2
 #define NUM_COLUMNS		3		/* recorded_at is the last one */
-
-static Oid
-marks_table(void)
-{
-	Oid			schema = get_namespace_oid("event_store", true);
-
-	return OidIsValid(schema) ? get_relname_relid("feed_marks", schema) : InvalidOid;
-}
 
 static Relation
 open_marks(Oid relid, LOCKMODE lockmode, Oid event_table, ScanKey key)
@@ -67,7 +59,7 @@ int64
 es_recorded_mark(Oid event_table)
 {
 	ScanKeyData key;
-	Relation	rel = open_marks(marks_table(), AccessShareLock, event_table, &key);
+	Relation	rel = open_marks(es_own_table("feed_marks", true), AccessShareLock, event_table, &key);
 	Snapshot	snapshot;
 	SysScanDesc scan;
 	HeapTuple	tuple;
@@ -76,7 +68,7 @@ es_recorded_mark(Oid event_table)
 	if (rel == NULL)
 		return -1;
 	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	scan = systable_beginscan(rel, RelationGetPrimaryKeyIndex(rel), true, snapshot, 1, &key);
+	scan = systable_beginscan(rel, es_primary_key_index(rel), true, snapshot, 1, &key);
 	tuple = systable_getnext(scan);
 	if (HeapTupleIsValid(tuple))
 	{
@@ -100,7 +92,7 @@ es_recorded_mark(Oid event_table)
 bool
 es_record_mark(Oid event_table, int64 mark)
 {
-	Oid			relid = marks_table();
+	Oid			relid = es_own_table("feed_marks", true);
 	Datum		values[NUM_COLUMNS] = {ObjectIdGetDatum(event_table), Int64GetDatum(mark),
 		TimestampTzGetDatum(GetCurrentTimestamp())};
 	bool		nulls[NUM_COLUMNS] = {false, false, false};
@@ -116,7 +108,7 @@ es_record_mark(Oid event_table, int64 mark)
 	if (rel == NULL)
 		return false;
 	tuple = heap_form_tuple(RelationGetDescr(rel), values, nulls);
-	systable_inplace_update_begin(rel, RelationGetPrimaryKeyIndex(rel), true, NULL, 1, &key, &old, &state);
+	systable_inplace_update_begin(rel, es_primary_key_index(rel), true, NULL, 1, &key, &old, &state);
 	if (!HeapTupleIsValid(old))
 		CatalogTupleInsert(rel, tuple);
 	else if (mark_of(old, rel) < mark)
@@ -135,13 +127,13 @@ void
 es_forget_mark(Oid event_table)
 {
 	ScanKeyData key;
-	Relation	rel = open_marks(marks_table(), RowExclusiveLock, event_table, &key);
+	Relation	rel = open_marks(es_own_table("feed_marks", true), RowExclusiveLock, event_table, &key);
 	SysScanDesc scan;
 	HeapTuple	tuple;
 
 	if (rel == NULL)
 		return;
-	scan = systable_beginscan(rel, RelationGetPrimaryKeyIndex(rel), true, SnapshotSelf, 1, &key);
+	scan = systable_beginscan(rel, es_primary_key_index(rel), true, SnapshotSelf, 1, &key);
 	tuple = systable_getnext(scan);
 	if (HeapTupleIsValid(tuple))
 		CatalogTupleDelete(rel, &tuple->t_self);

@@ -17,13 +17,14 @@
 #include "miscadmin.h"
 #include "read.h"
 #include "scan.h"
+#include "upcast.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 #include "utils/tuplestore.h"
 
-/* Rows per fetch where row-level security applies. */
+/* Rows per fetch where row-level security applies, unless fewer are wanted. */
 #define FETCH_COUNT		1000
 
 typedef struct Progress
@@ -56,11 +57,17 @@ es_query_init(EventQuery *query, EventTable *table, Snapshot snapshot)
 EventQueryResult
 es_read_events(EventQuery *query, EventReceiver receive, void *arg)
 {
+	EventQueryResult result;
+
 	if (query->max_count == 0)
 		return (EventQueryResult) {.complete = false,.last_scanned = query->low - 1};
+	query->upcasting = query->upcast ? es_upcast_begin(query->table) : NULL;
 	if (es_row_security_applies(query->table))
-		return read_by_sql(query, receive, arg);
-	return read_by_index(query, receive, arg);
+		result = read_by_sql(query, receive, arg);
+	else
+		result = read_by_index(query, receive, arg);
+	es_upcast_end(query->upcasting);
+	return result;
 }
 
 /*
@@ -91,6 +98,14 @@ read_by_index(EventQuery *query, EventReceiver receive, void *arg)
 	{
 		indexid = table->version_index;
 		es_key_text(&keys[nkeys++], 1, query->stream);
+	}
+	else if (query->after_stream)
+	{
+		indexid = table->version_index;
+		es_key_text_above(&keys[nkeys++], 1, query->after_stream);
+		if (query->before_stream)
+			es_key_text_below(&keys[nkeys++], 1, query->before_stream);
+		order = 0;
 	}
 	else if (query->category && OidIsValid(table->category_index))
 	{
@@ -134,7 +149,7 @@ take(EventQuery *query, EventTable *table, TupleTableSlot *slot,
 
 	if (matches(query, table, slot))
 	{
-		received = receive(table, slot, arg);
+		received = receive(table, query->upcasting ? es_upcast(query->upcasting, table, slot) : slot, arg);
 		progress->count++;
 	}
 	if (received != ES_FULL)
@@ -150,8 +165,9 @@ take(EventQuery *query, EventTable *table, TupleTableSlot *slot,
 	return false;
 }
 
-static int
-compare_texts(const text *a, const text *b)
+/* In the order of their bytes, which is that of COLLATE "C". */
+int
+es_compare_texts(const text *a, const text *b)
 {
 	int			la = VARSIZE_ANY_EXHDR(a);
 	int			lb = VARSIZE_ANY_EXHDR(b);
@@ -163,7 +179,7 @@ compare_texts(const text *a, const text *b)
 static int
 compare_members(const void *a, const void *b)
 {
-	return compare_texts(*(text *const *) a, *(text *const *) b);
+	return es_compare_texts(*(text *const *) a, *(text *const *) b);
 }
 
 static bool
@@ -193,7 +209,7 @@ matches(EventQuery *query, EventTable *table, TupleTableSlot *slot)
 		if (query->category || query->categories)
 		{
 			text	   *category = es_category(stream);
-			bool		match = (!query->category || compare_texts(category, query->category) == 0) &&
+			bool		match = (!query->category || es_compare_texts(category, query->category) == 0) &&
 				(!query->categories || is_member(query->categories, category));
 
 			pfree(category);
@@ -204,7 +220,7 @@ matches(EventQuery *query, EventTable *table, TupleTableSlot *slot)
 	if (query->correlation_id)
 	{
 		value = es_slot_datum(slot, table, ES_CORRELATION_ID, &isnull);
-		if (isnull || compare_texts(DatumGetTextPP(value), query->correlation_id) != 0)
+		if (isnull || es_compare_texts(DatumGetTextPP(value), query->correlation_id) != 0)
 			return false;
 	}
 	if (query->as_of &&
@@ -217,7 +233,8 @@ matches(EventQuery *query, EventTable *table, TupleTableSlot *slot)
 static void
 build_sql(EventQuery *query, StringInfo sql, Datum *values, Oid *types, int *nargs)
 {
-	const char *order = query->stream ? "version" : "position";
+	const char *order = query->stream || query->after_stream ? "version" : "position";
+	const char *direction = query->backward ? "DESC" : "ASC";
 
 	appendStringInfoString(sql, "SELECT ");
 	for (int i = 0; i < ES_NUM_COLUMNS; i++)
@@ -240,26 +257,42 @@ build_sql(EventQuery *query, StringInfo sql, Datum *values, Oid *types, int *nar
 		types[(*nargs)++] = TEXTOID;
 		appendStringInfo(sql, " AND stream OPERATOR(pg_catalog.=) $%d", *nargs);
 	}
+	if (query->after_stream)
+	{
+		values[*nargs] = PointerGetDatum(query->after_stream);
+		types[(*nargs)++] = TEXTOID;
+		appendStringInfo(sql, " AND stream OPERATOR(pg_catalog.>) $%d", *nargs);
+	}
+	if (query->before_stream)
+	{
+		values[*nargs] = PointerGetDatum(query->before_stream);
+		types[(*nargs)++] = TEXTOID;
+		appendStringInfo(sql, " AND stream OPERATOR(pg_catalog.<) $%d", *nargs);
+	}
 	if (query->correlation_id)
 	{
 		values[*nargs] = PointerGetDatum(query->correlation_id);
 		types[(*nargs)++] = TEXTOID;
 		appendStringInfo(sql, " AND correlation_id OPERATOR(pg_catalog.=) $%d", *nargs);
 	}
-	appendStringInfo(sql, " ORDER BY %s %s", order, query->backward ? "DESC" : "ASC");
+	appendStringInfoString(sql, " ORDER BY ");
+	if (query->after_stream)
+		appendStringInfo(sql, "stream %s, ", direction);
+	appendStringInfo(sql, "%s %s", order, direction);
 }
 
 static EventQueryResult
 read_by_sql(EventQuery *query, EventReceiver receive, void *arg)
 {
 	StringInfoData sql;
-	Datum		values[5];
-	Oid			types[5];
+	Datum		values[7];
+	Oid			types[7];
 	int			nargs;
 	Portal		portal;
 	EventTable	shape = *query->table;
 	TupleTableSlot *slot = NULL;
 	bool		more = true;
+	uint64		count = Min(FETCH_COUNT, query->max_count);
 	Progress	progress = {.result.complete = true};
 
 	/* The query returns our columns in their order and no others. */
@@ -275,7 +308,7 @@ read_by_sql(EventQuery *query, EventReceiver receive, void *arg)
 									   NULL, true, CURSOR_OPT_NO_SCROLL | CURSOR_OPT_FAST_PLAN);
 	do
 	{
-		SPI_cursor_fetch(portal, true, FETCH_COUNT);
+		SPI_cursor_fetch(portal, true, count);
 		if (slot == NULL)
 			slot = MakeSingleTupleTableSlot(CreateTupleDescCopy(SPI_tuptable->tupdesc), &TTSOpsHeapTuple);
 		for (uint64 i = 0; more && i < SPI_processed; i++)
@@ -285,7 +318,7 @@ read_by_sql(EventQuery *query, EventReceiver receive, void *arg)
 		}
 		ExecClearTuple(slot);
 		SPI_freetuptable(SPI_tuptable);
-	} while (more && SPI_processed == FETCH_COUNT);
+	} while (more && SPI_processed == count);
 	ExecDropSingleTupleTableSlot(slot);
 	SPI_cursor_close(portal);
 	SPI_finish();

@@ -22,7 +22,10 @@ typedef struct TextSet
 /*
  * Which events to read, in which order.  NULL members do not restrict.  With a
  * stream the order is that of the versions, else that of the positions; low
- * and high bound it, inclusively.
+ * and high bound it, inclusively.  With after_stream the order is that of the
+ * streams, from there to before_stream, both exclusively; low and high are not
+ * looked at. Filters look at what is stored, receivers get events
+ * upcast if that is wanted.
  */
 typedef struct EventQuery
 {
@@ -36,12 +39,17 @@ typedef struct EventQuery
 
 	pg_uuid_t  *event_id;
 	text	   *stream;
+	text	   *after_stream;
+	text	   *before_stream;
 	text	   *category;
 	text	   *correlation_id;
 	TextSet    *types;
 	TextSet    *categories;
 	TextSet    *streams;
 	TimestampTz *as_of;
+
+	bool		upcast;			/* runs users' code; es_query_init() says no */
+	struct Upcasting *upcasting;	/* es_read_events()'s own */
 } EventQuery;
 
 typedef enum Received
@@ -66,6 +74,7 @@ typedef struct EventQueryResult
 extern void es_query_init(EventQuery *query, EventTable *table, Snapshot snapshot);
 extern EventQueryResult es_read_events(EventQuery *query, EventReceiver receive, void *arg);
 extern void es_return_events(FunctionCallInfo fcinfo, EventQuery *query);
+extern int	es_compare_texts(const text *a, const text *b);
 extern TextSet *es_arg_text_set(FunctionCallInfo fcinfo, int arg, const char *name);
 extern int64 es_arg_max_count(FunctionCallInfo fcinfo, int arg, int64 otherwise);
 

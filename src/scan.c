@@ -63,11 +63,31 @@ es_key_int64(ScanKey key, AttrNumber column, StrategyNumber strategy, int64 valu
 	ScanKeyInit(key, column, strategy, operators[strategy], Int64GetDatum(value));
 }
 
+static void
+key_text(ScanKey key, AttrNumber column, StrategyNumber strategy,
+		 RegProcedure operator, const text *value)
+{
+	ScanKeyEntryInitialize(key, 0, column, strategy, InvalidOid,
+						   C_COLLATION_OID, operator, PointerGetDatum(value));
+}
+
 void
 es_key_text(ScanKey key, AttrNumber column, const text *value)
 {
-	ScanKeyEntryInitialize(key, 0, column, BTEqualStrategyNumber, InvalidOid,
-						   C_COLLATION_OID, F_TEXTEQ, PointerGetDatum(value));
+	key_text(key, column, BTEqualStrategyNumber, F_TEXTEQ, value);
+}
+
+/* Exclusive bounds of a column with COLLATE "C". */
+void
+es_key_text_above(ScanKey key, AttrNumber column, const text *value)
+{
+	key_text(key, column, BTGreaterStrategyNumber, F_TEXT_GT, value);
+}
+
+void
+es_key_text_below(ScanKey key, AttrNumber column, const text *value)
+{
+	key_text(key, column, BTLessStrategyNumber, F_TEXT_LT, value);
 }
 
 void

@@ -25,6 +25,8 @@ extern void es_scan_end(EventScan *scan);
 extern void es_key_int64(ScanKey key, AttrNumber column,
 						 StrategyNumber strategy, int64 value);
 extern void es_key_text(ScanKey key, AttrNumber column, const text *value);
+extern void es_key_text_above(ScanKey key, AttrNumber column, const text *value);
+extern void es_key_text_below(ScanKey key, AttrNumber column, const text *value);
 extern void es_key_uuid(ScanKey key, AttrNumber column, Datum value);
 
 static inline Datum

@@ -1,7 +1,7 @@
 -- The shape of the extension: signatures, volatility, comments, privileges, and
 -- what a dump and pg_upgrade rely on.
 SET client_min_messages = warning;
-SELECT plan(85);
+SELECT plan(127);
 
 -- Every object of the extension.
 CREATE TEMP TABLE members AS
@@ -33,26 +33,44 @@ INSERT INTO functions VALUES
     ('category', 'stream text', 'text', 'i', 's'),
     ('channel', 'event_table regclass', 'text', 's', 's'),
     ('check_guards', 'target regclass', 'text', 's', 's'),
+    ('create_aggregate', 'name text, reducer regprocedure DEFAULT ''event_store.merge(jsonb,event_store.event)''::regprocedure, initial jsonb DEFAULT ''{}''::jsonb, snapshot_every integer DEFAULT NULL::integer, schema_version integer DEFAULT 1, or_replace boolean DEFAULT false', 'void', 'v', 'u'),
+    ('check_upcasters', 'event_table regclass, sample bigint DEFAULT NULL::bigint',
+        'TABLE("position" bigint, event_id uuid, stream text, version bigint, type text, schema_version integer, sqlstate text, message text)', 'v', 'u'),
     ('create_event_table', 'name text, if_not_exists boolean DEFAULT false', 'regclass', 'v', 'u'),
+    ('diff_state', 'event_table regclass, stream text, aggregate text, from_version bigint DEFAULT 0, to_version bigint DEFAULT NULL::bigint', 'TABLE(path text[], before jsonb, after jsonb)', 's', 'u'),
+    ('drop_aggregate', 'name text', 'void', 'v', 'u'),
     ('drop_event_table', 'event_table regclass, cascade boolean DEFAULT false', 'void', 'v', 'u'),
+    ('event_catalog', 'event_table regclass', 'TABLE(type text, registered boolean, description text, owner_team text, example jsonb, events bigint, streams bigint, first_recorded_at timestamp with time zone, last_recorded_at timestamp with time zone, bytes bigint, schema_versions integer[], upcast_to integer)', 's', 'u'),
     ('feed_status', 'event_table regclass, OUT mark bigint, OUT checkpoint bigint, OUT last_position bigint, OUT events_behind bigint, OUT seconds_behind double precision, OUT notifications bigint, OUT last_notified_at timestamp with time zone, OUT worker_pid integer', 'record', 'v', 'u'),
+    ('fold', 'event event_store.event, aggregate text', 'jsonb', 'i', 'u'),
     ('guard', 'event_table regclass', 'SETOF text', 'v', 'u'),
     ('high_water_mark', 'event_table regclass', 'bigint', 'v', 'u'),
-    ('last_event', 'event_table regclass, stream text, type text DEFAULT NULL::text', 'SETOF event_store.event', 's', 's'),
+    ('last_event', 'event_table regclass, stream text, type text DEFAULT NULL::text, raw boolean DEFAULT false', 'SETOF event_store.event', 's', 'u'),
     ('last_position', 'event_table regclass', 'bigint', 's', 's'),
+    ('load', 'event_table regclass, stream text, aggregate text, at_version bigint DEFAULT NULL::bigint, as_of timestamp with time zone DEFAULT NULL::timestamp with time zone, occurred_as_of timestamp with time zone DEFAULT NULL::timestamp with time zone, use_snapshot boolean DEFAULT true, OUT version bigint, OUT state jsonb, OUT events_folded bigint, OUT snapshot_version bigint', 'record', 's', 'u'),
+    ('load_category', 'event_table regclass, category text, aggregate text, as_of timestamp with time zone DEFAULT NULL::timestamp with time zone, occurred_as_of timestamp with time zone DEFAULT NULL::timestamp with time zone, use_snapshot boolean DEFAULT true, OUT stream text, OUT version bigint, OUT state jsonb, OUT events_folded bigint, OUT snapshot_version bigint', 'SETOF record', 's', 'u'),
     ('load_snapshot', 'event_table regclass, stream text, aggregate text DEFAULT ''''::text, max_version bigint DEFAULT NULL::bigint, schema_version integer DEFAULT 1, OUT version bigint, OUT state jsonb, OUT saved_at timestamp with time zone', 'SETOF record', 's', 'u'),
     ('make_append_only', 'target regclass', 'void', 'v', 'u'),
+    ('merge', 'state jsonb, event event_store.event', 'jsonb', 'i', 's'),
     ('position_at', 'event_table regclass, at timestamp with time zone', 'bigint', 's', 's'),
-    ('read_all', 'event_table regclass, after bigint DEFAULT NULL::bigint, max_count bigint DEFAULT 1000, before bigint DEFAULT NULL::bigint, direction text DEFAULT ''forward''::text, types text[] DEFAULT NULL::text[], categories text[] DEFAULT NULL::text[], streams text[] DEFAULT NULL::text[], correlation_id text DEFAULT NULL::text, after_event_id uuid DEFAULT NULL::uuid', 'SETOF event_store.event', 'v', 'u'),
-    ('read_batch', 'event_table regclass, after bigint DEFAULT NULL::bigint, max_count bigint DEFAULT 1000, types text[] DEFAULT NULL::text[], categories text[] DEFAULT NULL::text[], streams text[] DEFAULT NULL::text[], correlation_id text DEFAULT NULL::text, after_event_id uuid DEFAULT NULL::uuid, OUT checkpoint bigint, OUT checkpoint_event_id uuid, OUT events jsonb', 'record', 'v', 'u'),
-    ('read_category', 'event_table regclass, category text, after bigint DEFAULT NULL::bigint, max_count bigint DEFAULT 1000, before bigint DEFAULT NULL::bigint, direction text DEFAULT ''forward''::text, types text[] DEFAULT NULL::text[], correlation_id text DEFAULT NULL::text, after_event_id uuid DEFAULT NULL::uuid', 'SETOF event_store.event', 'v', 'u'),
-    ('read_event', 'event_table regclass, event_id uuid', 'SETOF event_store.event', 's', 's'),
-    ('read_stream', 'event_table regclass, stream text, from_version bigint DEFAULT NULL::bigint, max_count bigint DEFAULT NULL::bigint, direction text DEFAULT ''forward''::text, as_of timestamp with time zone DEFAULT NULL::timestamp with time zone', 'SETOF event_store.event', 's', 's'),
+    ('prune_snapshots', 'event_table regclass, keep integer DEFAULT 1, aggregate text DEFAULT NULL::text', 'bigint', 'v', 'u'),
+    ('read_all', 'event_table regclass, after bigint DEFAULT NULL::bigint, max_count bigint DEFAULT 1000, before bigint DEFAULT NULL::bigint, direction text DEFAULT ''forward''::text, types text[] DEFAULT NULL::text[], categories text[] DEFAULT NULL::text[], streams text[] DEFAULT NULL::text[], correlation_id text DEFAULT NULL::text, after_event_id uuid DEFAULT NULL::uuid, raw boolean DEFAULT false', 'SETOF event_store.event', 'v', 'u'),
+    ('read_batch', 'event_table regclass, after bigint DEFAULT NULL::bigint, max_count bigint DEFAULT 1000, types text[] DEFAULT NULL::text[], categories text[] DEFAULT NULL::text[], streams text[] DEFAULT NULL::text[], correlation_id text DEFAULT NULL::text, after_event_id uuid DEFAULT NULL::uuid, raw boolean DEFAULT false, OUT checkpoint bigint, OUT checkpoint_event_id uuid, OUT events jsonb', 'record', 'v', 'u'),
+    ('read_category', 'event_table regclass, category text, after bigint DEFAULT NULL::bigint, max_count bigint DEFAULT 1000, before bigint DEFAULT NULL::bigint, direction text DEFAULT ''forward''::text, types text[] DEFAULT NULL::text[], correlation_id text DEFAULT NULL::text, after_event_id uuid DEFAULT NULL::uuid, raw boolean DEFAULT false', 'SETOF event_store.event', 'v', 'u'),
+    ('read_event', 'event_table regclass, event_id uuid, raw boolean DEFAULT false', 'SETOF event_store.event', 's', 'u'),
+    ('read_stream', 'event_table regclass, stream text, from_version bigint DEFAULT NULL::bigint, max_count bigint DEFAULT NULL::bigint, direction text DEFAULT ''forward''::text, as_of timestamp with time zone DEFAULT NULL::timestamp with time zone, raw boolean DEFAULT false', 'SETOF event_store.event', 's', 'u'),
+    ('read_stream_from_snapshot', 'event_table regclass, stream text, aggregate text, schema_version integer DEFAULT 1, OUT snapshot_version bigint, OUT state jsonb, OUT version bigint, OUT events jsonb', 'record', 's', 'u'),
+    ('register_event_type', 'event_table regclass, type text, description text DEFAULT NULL::text, owner_team text DEFAULT NULL::text, example jsonb DEFAULT NULL::jsonb', 'void', 'v', 'u'),
+    ('register_upcaster', 'event_table regclass, type text, from_version integer, function regprocedure', 'void', 'v', 'u'),
     ('save_snapshot', 'event_table regclass, stream text, version bigint, state jsonb, aggregate text DEFAULT ''''::text, schema_version integer DEFAULT 1', 'void', 'v', 'u'),
     ('stream_exists', '', 'bigint', 'i', 's'),
     ('stream_version', 'event_table regclass, stream text', 'bigint', 's', 's'),
     ('streams', 'event_table regclass, category text DEFAULT NULL::text',
         'TABLE(stream text, version bigint, last_position bigint, last_recorded_at timestamp with time zone)', 's', 's'),
+    ('take_snapshots', 'event_table regclass, aggregate text, category text DEFAULT NULL::text, max_count bigint DEFAULT NULL::bigint', 'bigint', 'v', 'u'),
+    ('verify_snapshots', 'event_table regclass, aggregate text, OUT stream text, OUT version bigint, OUT stored jsonb, OUT folded jsonb', 'SETOF record', 's', 'u'),
+    ('unregister_event_type', 'event_table regclass, type text', 'boolean', 'v', 'u'),
+    ('unregister_upcaster', 'event_table regclass, type text, from_version integer', 'boolean', 'v', 'u'),
     ('wait_for_events', 'event_table regclass, after bigint DEFAULT NULL::bigint, timeout interval DEFAULT ''00:00:30''::interval', 'bigint', 'v', 'u');
 SELECT is((SELECT array_agg(regexp_replace(pg_get_function_arguments(oid), '"(\w+)"', '\1', 'g') || ' -> ' || pg_get_function_result(oid))
     FROM pg_proc WHERE pronamespace = 'event_store'::regnamespace AND proname = name),
@@ -91,8 +109,17 @@ SELECT is((SELECT string_agg(attname || ' ' || format_type(atttypid, atttypmod),
     WHERE attrelid = 'event_store.append_result'::regclass AND attnum > 0),
           'first_version bigint, last_version bigint, first_position bigint, last_position bigint, event_ids uuid[], duplicate boolean',
               'the type append_result');
+SELECT columns_are('event_store', 'aggregates', '{name,owner,reducer,initial,snapshot_every,schema_version}'::name[]);
 SELECT columns_are('event_store', 'event_tables',
     '{event_table,owner,events_estimate,last_position,heap_bytes,index_bytes,guarded,problem}'::name[]);
+SELECT columns_are('event_store', 'event_catalog', '{event_table,type,registered,description,owner_team,example,events,streams,first_recorded_at,last_recorded_at,bytes,schema_versions,upcast_to}'::name[]);
+SELECT columns_are('event_store', 'event_types', '{event_table,type,description,owner_team,example}'::name[]);
+SELECT columns_are('event_store', 'upcasters', '{event_table,type,from_version,function}'::name[]);
+SELECT columns_are('event_store', 'registered_event_types', '{event_table,type,description,owner_team,example}'::name[]);
+SELECT columns_are('event_store', 'registered_upcasters', '{event_table,type,from_version,function}'::name[]);
+SELECT is_empty($$ SELECT oid::regprocedure FROM pg_proc WHERE pronamespace = 'event_store'::regnamespace AND 'raw' = ANY (proargnames) AND proparallel <> 'u' $$,
+    'what upcasts is PARALLEL UNSAFE: upcasters are users'' functions');
+SELECT is((SELECT tgenabled FROM pg_trigger WHERE tgname = 'note_upcaster'), 'A', 'sessions are told of new upcasters also in a restore');
 SELECT columns_are('event_store', 'feeds', '{event_table,mark,checkpoint,last_position,events_behind,seconds_behind,held_by,held_by_prepared,held_since,notifications,last_notified_at,worker_pid}'::name[]);
 SELECT columns_are('event_store', 'feed_marks', '{event_table,mark,recorded_at}'::name[]);
 SELECT columns_are('event_store', 'mark_holders', '{event_table,position,pid,prepared_transaction,since,user,application_name,state}'::name[]);
@@ -100,7 +127,8 @@ SELECT columns_are('event_store', 'snapshots', '{event_table,stream,aggregate,sc
 SELECT is_empty($$ SELECT c.oid::regclass FROM pg_class c WHERE relnamespace = 'event_store'::regnamespace AND relkind = 'v'
                      AND NOT EXISTS (SELECT 1 FROM aclexplode(relacl) a WHERE a.grantee = 0 AND a.privilege_type = 'SELECT') $$,
                          'everybody may read the views');
-SELECT is_empty($$ SELECT c.oid::regclass FROM pg_class c, aclexplode(relacl) a WHERE relnamespace = 'event_store'::regnamespace AND relkind IN ('r', 'S') AND a.grantee = 0 $$, 'nobody else may read or write the tables');
+SELECT is_empty($$ SELECT c.oid::regclass FROM pg_class c, aclexplode(relacl) a WHERE relnamespace = 'event_store'::regnamespace AND relkind IN ('r', 'S') AND a.grantee = 0 AND NOT (relname = 'aggregates' AND a.privilege_type = 'SELECT') $$,
+                'nobody else may read or write the tables, but for the definitions of aggregates, which all may read');
 
 -- Dump and upgrade.
 SELECT set_eq($$ SELECT unnest(extconfig)::regclass::text FROM pg_extension WHERE extname = 'event_store' $$,

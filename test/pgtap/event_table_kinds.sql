@@ -1,7 +1,7 @@
 -- What is not an event table is refused by every function that takes one, with
 -- an error that says what it is instead.
 SET client_min_messages = warning;
-SELECT plan(330);
+SELECT plan(525);
 
 -- SQLSTATE, message, detail, hint, table.
 \ir include/error_of.sql
@@ -34,6 +34,13 @@ INSERT INTO calls VALUES
     ('wait_for_events', $$ SELECT event_store.wait_for_events(%s, timeout => '0') $$),
     ('last_event',      $$ SELECT event_store.last_event(%s, 'a-1') $$),
     ('last_position',   $$ SELECT event_store.last_position(%s) $$),
+    ('load',            $$ SELECT event_store.load(%s, 'a-1', 'order') $$),
+    ('load_category',   $$ SELECT event_store.load_category(%s, 'a', 'order') $$),
+    ('diff_state',      $$ SELECT event_store.diff_state(%s, 'a-1', 'order') $$),
+    ('take_snapshots',  $$ SELECT event_store.take_snapshots(%s, 'order') $$),
+    ('prune_snapshots', $$ SELECT event_store.prune_snapshots(%s) $$),
+    ('verify_snapshots', $$ SELECT event_store.verify_snapshots(%s, 'order') $$),
+    ('read_stream_from_snapshot', $$ SELECT event_store.read_stream_from_snapshot(%s, 'a-1', 'order') $$),
     ('load_snapshot',   $$ SELECT event_store.load_snapshot(%s, 'a-1') $$),
     ('position_at',     $$ SELECT event_store.position_at(%s, now()) $$),
     ('read_all',        $$ SELECT event_store.read_all(%s) $$),
@@ -41,6 +48,12 @@ INSERT INTO calls VALUES
     ('read_category',   $$ SELECT event_store.read_category(%s, 'a') $$),
     ('read_event',      $$ SELECT event_store.read_event(%s, gen_random_uuid()) $$),
     ('read_stream',     $$ SELECT event_store.read_stream(%s, 'a-1') $$),
+    ('check_upcasters', $$ SELECT event_store.check_upcasters(%s) $$),
+    ('event_catalog',   $$ SELECT event_store.event_catalog(%s) $$),
+    ('register_event_type', $$ SELECT event_store.register_event_type(%s, 'T') $$),
+    ('unregister_event_type', $$ SELECT event_store.unregister_event_type(%s, 'T') $$),
+    ('register_upcaster', $$ SELECT event_store.register_upcaster(%s, 'T', 1, 'jsonb_strip_nulls(jsonb)') $$),
+    ('unregister_upcaster', $$ SELECT event_store.unregister_upcaster(%s, 'T', 1) $$),
     ('save_snapshot',   $$ SELECT event_store.save_snapshot(%s, 'a-1', 1, '{}') $$),
     ('stream_version',  $$ SELECT event_store.stream_version(%s, 'a-1') $$),
     ('streams',         $$ SELECT event_store.streams(%s) $$);

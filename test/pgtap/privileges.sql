@@ -2,7 +2,7 @@
 -- the right to read, ownership the right to administer; nothing else is needed,
 -- and nothing less will do.
 SET client_min_messages = warning;
-SELECT plan(258);
+SELECT plan(380);
 
 CREATE ROLE es_privileges_owner;
 CREATE ROLE es_privileges_member IN ROLE es_privileges_owner;
@@ -19,6 +19,9 @@ SELECT event_store.append_batch('shop.orders', 'order-1', '{A,B,C}', '{1,2,3}',
     event_ids => '{00000000-0000-0000-0000-000000000001,00000000-0000-0000-0000-000000000002,00000000-0000-0000-0000-000000000003}') \g /dev/null
 SELECT event_store.save_snapshot('shop.orders', 'order-1', 2, '{}') \g /dev/null
 CREATE TABLE shop.audit (a int);
+RESET ROLE;
+SELECT event_store.create_aggregate('order', snapshot_every => 1) \g /dev/null
+SET ROLE es_privileges_owner;
 GRANT INSERT ON shop.orders TO es_privileges_insert, es_privileges_both;
 GRANT SELECT ON shop.orders TO es_privileges_select, es_privileges_both;
 GRANT ALL ON shop.orders, shop.audit TO es_privileges_all;
@@ -42,6 +45,12 @@ INSERT INTO calls VALUES
     ('drop_event_table', 'ownership', $$ SELECT event_store.drop_event_table('shop.orders') $$),
     ('guard',           'ownership', $$ SELECT event_store.guard('shop.orders') $$),
     ('make_append_only', 'ownership of audit', $$ SELECT event_store.make_append_only('shop.audit') $$),
+    ('register_event_type', 'ownership', $$ SELECT event_store.register_event_type('shop.orders', 'T') $$),
+    ('register_upcaster', 'ownership', $$ SELECT event_store.register_upcaster('shop.orders', 'T', 1, 'jsonb_strip_nulls(jsonb)') $$),
+    ('unregister_event_type', 'ownership', $$ SELECT event_store.unregister_event_type('shop.orders', 'T') $$),
+    ('unregister_upcaster', 'ownership', $$ SELECT event_store.unregister_upcaster('shop.orders', 'T', 1) $$),
+    ('check_upcasters', 'SELECT', $$ SELECT event_store.check_upcasters('shop.orders') $$),
+    ('event_catalog',   'SELECT', $$ SELECT event_store.event_catalog('shop.orders') $$),
     ('save_snapshot',   'ownership', $$ SELECT event_store.save_snapshot('shop.orders', 'order-1', 3, '{}') $$),
     ('feed_status',     'nothing', $$ SELECT event_store.feed_status('shop.orders') $$),
     ('wait_for_events', 'SELECT', $$ SELECT event_store.wait_for_events('shop.orders', timeout => '0') $$),
@@ -55,6 +64,17 @@ INSERT INTO calls VALUES
     ('read_category',   'SELECT', $$ SELECT event_store.read_category('shop.orders', 'order') $$),
     ('read_event',      'SELECT', $$ SELECT event_store.read_event('shop.orders', '00000000-0000-0000-0000-000000000001') $$),
     ('read_stream',     'SELECT', $$ SELECT event_store.read_stream('shop.orders', 'order-1') $$),
+    ('create_aggregate', 'CREATE on the database', $$ SELECT event_store.create_aggregate('new') $$),
+    ('drop_aggregate',  'ownership of its own', $$ SELECT event_store.drop_aggregate('order') $$),
+    ('merge',           'nothing', $$ SELECT event_store.merge('{}', (1, 'a', 1, NULL, 'T', 1, '{}', NULL, NULL, NULL, NULL, NULL)::event_store.event) $$),
+    ('fold',            'nothing', $$ SELECT event_store.fold(NULL, 'order') $$),
+    ('load',            'SELECT', $$ SELECT event_store.load('shop.orders', 'order-9', 'order') $$),
+    ('load_category',   'SELECT', $$ SELECT event_store.load_category('shop.orders', 'none', 'order') $$),
+    ('diff_state',      'SELECT', $$ SELECT event_store.diff_state('shop.orders', 'order-9', 'order') $$),
+    ('take_snapshots',  'ownership', $$ SELECT event_store.take_snapshots('shop.orders', 'order', 'none') $$),
+    ('prune_snapshots', 'ownership', $$ SELECT event_store.prune_snapshots('shop.orders') $$),
+    ('verify_snapshots', 'SELECT', $$ SELECT event_store.verify_snapshots('shop.orders', 'order') $$),
+    ('read_stream_from_snapshot', 'SELECT', $$ SELECT event_store.read_stream_from_snapshot('shop.orders', 'order-1', 'order') $$),
     ('stream_exists',   'nothing', $$ SELECT event_store.stream_exists() $$),
     ('stream_version',  'SELECT', $$ SELECT event_store.stream_version('shop.orders', 'order-1') $$),
     ('streams',         'SELECT', $$ SELECT event_store.streams('shop.orders') $$),
@@ -76,8 +96,10 @@ END $$;
 CREATE FUNCTION pg_temp.check_role(who text, has text[]) RETURNS SETOF text LANGUAGE sql AS $$
     SELECT is(pg_temp.outcome(command),
               CASE WHEN needs = ANY (has || '{nothing}') THEN 'allowed'
-                   WHEN name = 'save_snapshot' AND 'SELECT' <> ALL (has) THEN '42501: permission denied for table orders'
+                   WHEN name ~ 'snapshots?$' AND 'SELECT' <> ALL (has) THEN '42501: permission denied for table orders'
                    WHEN needs = 'ownership' THEN '42501: must be owner of table orders'
+                   WHEN needs = 'ownership of its own' THEN '42501: must be owner of aggregate order'
+                   WHEN needs = 'CREATE on the database' THEN '42501: permission denied for database ' || current_database()
                    WHEN needs = 'ownership of audit' THEN '42501: must be owner of table audit'
                    WHEN needs = 'CREATE' THEN '42501: permission denied for schema shop'
                    ELSE '42501: permission denied for table orders' END,

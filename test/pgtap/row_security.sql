@@ -1,7 +1,7 @@
 -- Row-level security on an event table is honoured on every path: policies for
 -- INSERT by every way to append, those for SELECT by every way to read.
 SET client_min_messages = warning;
-SELECT plan(227);
+SELECT plan(257);
 
 CREATE ROLE es_policies_owner;
 CREATE ROLE es_policies_user;
@@ -33,6 +33,9 @@ BEGIN
 EXCEPTION WHEN OTHERS THEN
     RETURN SQLSTATE;
 END $$;
+
+CREATE FUNCTION types(state jsonb, event event_store.event) RETURNS jsonb LANGUAGE sql IMMUTABLE AS $$ SELECT to_jsonb(10 * state::int + substr(event.type, 2)::int) $$;
+SELECT event_store.create_aggregate('types', 'types(jsonb, event_store.event)', '0') \g /dev/null
 
 -- Reading: what a role without policies sees, and what one with them does.
 CREATE TABLE reads (description text, query text, for_all text, for_user text);
@@ -84,6 +87,11 @@ INSERT INTO reads VALUES
     ('read_all with a hidden after_event_id',
         $$ SELECT position FROM event_store.read_all('shop.orders', 5, after_event_id => '00000000-0000-0000-0000-000000000005') $$, '(6) (7)',
         'SE009'),
+    ('load, a visible stream', $$ SELECT version, state FROM event_store.load('shop.orders', 'own-1', 'types') $$, '(2,14)', '(2,14)'),
+    ('load, a hidden stream', $$ SELECT version, state FROM event_store.load('shop.orders', 'other-1', 'types') $$, '(2,25)', '(0,0)'),
+    ('load_category, visible', $$ SELECT stream, state FROM event_store.load_category('shop.orders', 'own', 'types') $$, '(own-1,14) (own-2,36)', '(own-1,14) (own-2,36)'),
+    ('load_category, hidden', $$ SELECT stream, state FROM event_store.load_category('shop.orders', 'other', 'types') $$, '(other-1,25) (other-2,7)', 'nothing'),
+    ('read_stream_from_snapshot, hidden', $$ SELECT version FROM event_store.read_stream_from_snapshot('shop.orders', 'other-1', '') $$, '(2)', '(0)'),
     ('load_snapshot', $$ SELECT version FROM event_store.load_snapshot('shop.orders', 'own-1') $$, '(1)', 'nothing');
 SELECT is(pg_temp.rows_of(query), for_all, 'superuser: ' || description) FROM reads;
 SET ROLE es_policies_free;

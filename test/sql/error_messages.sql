@@ -86,6 +86,28 @@ SELECT event_store.append_json('accounts', 's', '[{"type": "A"}]');
 INSERT INTO accounts (position, stream, type, data) VALUES (1, 's', 'T', '{}');
 SELECT event_store.read_stream('accounts', 's', direction => 'up');
 
+-- aggregates, and errors in their reducers
+CREATE FUNCTION halve(state jsonb, event event_store.event) RETURNS jsonb LANGUAGE plpgsql AS
+'BEGIN RETURN to_jsonb(state::int / (event.version - 2)); END';
+SELECT event_store.create_aggregate('account', 'halve(jsonb, event_store.event)', '100');
+ALTER FUNCTION halve IMMUTABLE;
+SELECT event_store.create_aggregate('account', 'halve(jsonb, event_store.event)', '100');
+SELECT event_store.create_aggregate('account', 'halve(jsonb, event_store.event)', '100');
+SELECT event_store.create_aggregate('account', or_replace => true);
+SELECT event_store.load('accounts', 'account-1', 'Account');
+UPDATE event_store.aggregates SET reducer = 'nowhere.f(jsonb, event_store.event)' WHERE name = 'account';
+SELECT event_store.load('accounts', 'account-1', 'account');
+UPDATE event_store.aggregates SET reducer = 'public.halve(jsonb, event_store.event)' WHERE name = 'account';
+SELECT version, state FROM event_store.load('accounts', 'account-1', 'account', at_version => 1);
+SELECT event_store.save_snapshot('accounts', 'account-1', 1, '"one"', 'account');
+SELECT * FROM event_store.load('accounts', 'account-1', 'account', as_of => '2000-01-01');
+INSERT INTO event_store.snapshots VALUES ('accounts', 'account-1', 'account', 1, 8, '"eight"');
+SELECT * FROM event_store.load('accounts', 'account-1', 'account', at_version => 1);
+SELECT version, state FROM event_store.load_snapshot('accounts', 'account-1', 'account');
+SELECT event_store.take_snapshots('accounts', 'account');
+SELECT event_store.drop_aggregate('account');
+SELECT event_store.drop_aggregate('account');
+
 -- an extra column that appends cannot fill
 SELECT event_store.create_event_table('strict');
 ALTER TABLE strict ADD COLUMN tenant text NOT NULL;
@@ -109,5 +131,5 @@ SELECT position, stream, version, type FROM accounts ORDER BY position;
 
 DROP VIEW accounts_view;
 DROP TABLE accounts, ordinary, strict;
-DROP FUNCTION sqlstate_of;
+DROP FUNCTION sqlstate_of, halve;
 DROP EXTENSION event_store;

@@ -10,6 +10,7 @@ SELECT event_store.create_event_table('parcels');
 \d event_store.event
 \d event_store.append_result
 \d event_store.snapshots
+\d event_store.aggregates
 
 DROP TABLE parcels;
 DROP EXTENSION event_store;

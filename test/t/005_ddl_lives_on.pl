@@ -108,6 +108,8 @@ $node->safe_psql('postgres', <<'EOT');
 DROP TABLESPACE place;
 DROP EXTENSION amcheck;
 SELECT event_store.save_snapshot('ev', 'one', 3, '3');
+CREATE FUNCTION up(jsonb) RETURNS jsonb IMMUTABLE RETURN jsonb_build_object('up', $1);
+SELECT event_store.register_upcaster('ev', 'T', 1, 'up(jsonb)'), event_store.register_event_type('ev', 'T', 'a type');
 CREATE TABLE before_upgrade AS SELECT checkpoint, checkpoint_event_id FROM event_store.read_batch('ev', max_count => 100000);
 EOT
 my $rows = $node->safe_psql('postgres', 'SELECT count(*), max(position), md5(string_agg(ev::text, chr(10) ORDER BY position)) FROM ev');
@@ -124,6 +126,8 @@ $new->start;
 is($new->safe_psql('postgres', 'SELECT count(*), max(position), md5(string_agg(ev::text, chr(10) ORDER BY position)) FROM ev'), $rows, 'the events are those from before');
 is($new->safe_psql('postgres', 'SELECT guarded, problem FROM event_store.event_tables'), 't|', 'guarded as before');
 is($new->safe_psql('postgres', q{SELECT version, state FROM event_store.load_snapshot('ev', 'one')}), '3|3', 'the snapshot is still there');
+is($new->safe_psql('postgres', q{SELECT schema_version, data, description FROM event_store.read_stream('ev', 's-3', max_count => 1) JOIN event_store.event_types USING (type)}),
+	'2|{"up": 3}|a type', 'so are upcasters and event types');
 $n++;
 is($new->safe_psql('postgres', q{SELECT first_version FROM event_store.append('ev', 'one', 'Upgraded', '{}')}), $n, 'appends go on');
 is($new->safe_psql('postgres', q{SELECT type FROM before_upgrade, event_store.read_all('ev', checkpoint, after_event_id => checkpoint_event_id)}), 'Upgraded', 'and so does the feed');

@@ -1,0 +1,71 @@
+-- Loads of a stream of 1,000 events, against a loop in PL/pgSQL over
+-- read_stream() that calls a reducer; both in one session, in turn.  Prints rows
+-- of the table that bench/run prints; needs the variable rounds.
+CREATE EXTENSION IF NOT EXISTS event_store;
+SELECT event_store.create_event_table('ev') \g /dev/null
+SELECT event_store.append_batch('ev', 'order-1', array_agg('Type' || i % 7),
+           array_agg(jsonb_build_object('field' || i % 10, i, 'status', 'state ' || i % 5, 'text', md5(i::text))))
+  FROM generate_series(1, 1000) i \g /dev/null
+VACUUM (ANALYZE) ev;
+
+CREATE FUNCTION in_sql(state jsonb, event event_store.event) RETURNS jsonb LANGUAGE sql IMMUTABLE
+    AS 'SELECT state || event.data';
+CREATE FUNCTION in_plpgsql(state jsonb, event event_store.event) RETURNS jsonb LANGUAGE plpgsql IMMUTABLE
+    AS 'BEGIN RETURN state || event.data; END';
+SELECT event_store.create_aggregate('sql', 'in_sql(jsonb, event_store.event)');
+SELECT event_store.create_aggregate('plpgsql', 'in_plpgsql(jsonb, event_store.event)');
+SELECT event_store.create_aggregate('merge');
+SELECT event_store.save_snapshot('ev', 'order-1', 990, (event_store.load('ev', 'order-1', 'sql', 990)).state, 'sql');
+
+CREATE FUNCTION loop_sql(name text) RETURNS jsonb LANGUAGE plpgsql AS $$
+DECLARE
+    state jsonb := '{}';
+    e event_store.event;
+BEGIN
+    FOR e IN SELECT * FROM event_store.read_stream('ev', name) LOOP
+        state := in_sql(state, e);
+    END LOOP;
+    RETURN state;
+END $$;
+CREATE FUNCTION loop_plpgsql(name text) RETURNS jsonb LANGUAGE plpgsql AS $$
+DECLARE
+    state jsonb := '{}';
+    e event_store.event;
+BEGIN
+    FOR e IN SELECT * FROM event_store.read_stream('ev', name) LOOP
+        state := in_plpgsql(state, e);
+    END LOOP;
+    RETURN state;
+END $$;
+
+-- How often a second a query runs.
+CREATE FUNCTION speed(query text, times int) RETURNS float8 LANGUAGE plpgsql AS $$
+DECLARE
+    started timestamptz := clock_timestamp();
+BEGIN
+    FOR i IN 1 .. times LOOP
+        EXECUTE query;
+    END LOOP;
+    RETURN times / extract(epoch FROM clock_timestamp() - started);
+END $$;
+CREATE FUNCTION race(ours text, plain text, rounds int, OUT a float8[], OUT b float8[]) LANGUAGE plpgsql AS $$
+BEGIN
+    FOR i IN 1 .. rounds LOOP
+        a[i] := speed(ours, 20);
+        b[i] := speed(plain, 20);
+    END LOOP;
+END $$;
+
+SELECT format('| %s | %s | %s | **%s** | %s to %s | %s | ≥ %s%s |', work, round(speed_a), round(speed_b), round(ratio, 2), round(low, 2), round(high, 2),
+              round(best, 2), target, CASE WHEN ratio < target THEN ': missed' ELSE '' END)
+  FROM (VALUES (1, 'load of 1,000 events, SQL reducer, against a PL/pgSQL loop with it', 1.0, $$SELECT event_store.load('ev', 'order-1', 'sql', use_snapshot => false)$$, $$SELECT loop_sql('order-1')$$),
+               (2, 'the same, PL/pgSQL reducer', 1.0, $$SELECT event_store.load('ev', 'order-1', 'plpgsql')$$, $$SELECT loop_plpgsql('order-1')$$),
+               (3, 'the same with merge(), against the loop with the SQL reducer', 5.0, $$SELECT event_store.load('ev', 'order-1', 'merge')$$, $$SELECT loop_sql('order-1')$$),
+               (4, 'the same with merge(), against the loop with the PL/pgSQL reducer', 5.0, $$SELECT event_store.load('ev', 'order-1', 'merge')$$, $$SELECT loop_plpgsql('order-1')$$),
+               (5, 'load with a snapshot at 990, against one without', 20.0, $$SELECT event_store.load('ev', 'order-1', 'sql')$$, $$SELECT event_store.load('ev', 'order-1', 'sql', use_snapshot => false)$$)) AS w(n, work, target, ours, plain)
+ CROSS JOIN LATERAL race(ours, plain, :rounds)
+ CROSS JOIN LATERAL (
+       SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY x) AS speed_a, percentile_cont(0.5) WITHIN GROUP (ORDER BY y) AS speed_b,
+              (percentile_cont(0.5) WITHIN GROUP (ORDER BY x / y))::numeric AS ratio, min(x / y)::numeric AS low, max(x / y)::numeric AS high, (max(x) / max(y))::numeric AS best
+         FROM unnest(a, b) AS r(x, y)) AS figures
+ ORDER BY n;
