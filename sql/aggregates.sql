@@ -8,7 +8,7 @@ CREATE TABLE event_store.aggregates (
     initial         jsonb NOT NULL,
     snapshot_every  integer CHECK (snapshot_every >= 1),
     schema_version  integer NOT NULL CHECK (schema_version >= 1)
-);
+) USING heap;
 COMMENT ON TABLE event_store.aggregates IS
 'The aggregates of this database, for everybody to read: name, owner, reducer (the signature of a function), initial state, how many events apart take_snapshots() saves states (NULL: never), and the schema version of the states. Written by create_aggregate() and drop_aggregate(). The owner of the database may fill it, so that a dump can be restored.';
 

@@ -8,7 +8,7 @@ CREATE TABLE event_store.registered_event_types (
     owner_team      text,
     example         jsonb,
     PRIMARY KEY (event_table, type)
-);
+) USING heap;
 COMMENT ON TABLE event_store.registered_event_types IS
 'The event types that register_event_type() has been told of; to be read by the view event_types. The owner of the database may read and fill it, so that a dump can be made and restored; a row is accepted only from a role that owns the event table.';
 
@@ -20,7 +20,7 @@ CREATE TABLE event_store.registered_upcasters (
     from_version    integer NOT NULL CHECK (from_version BETWEEN 1 AND 2147483646),
     function        text NOT NULL,
     PRIMARY KEY (event_table, type, from_version)
-);
+) USING heap;
 COMMENT ON TABLE event_store.registered_upcasters IS
 'The upcasters that register_upcaster() has been told of; to be read by the view upcasters. The owner of the database may read and fill it, so that a dump can be made and restored; a row is accepted only from a role that owns the event table.';
 

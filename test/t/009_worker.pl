@@ -326,7 +326,7 @@ my $index;
 		my $time = ($hour * 60 + $minute) * 60 + $second;
 		push @ended, $time if /\(PID $later\) exited with exit code 1/ || /FATAL:  "base\/$oid" is not/;
 		push @pauses, $time - $ended[-1] + ($time < $ended[-1] ? 86400 : 0)
-		  if /starting background worker process "event_store worker for database $oid"/;
+		  if @ended && /starting background worker process "event_store worker for database $oid"/;
 	}
 	cmp_ok($pauses[0], '>=', 0.9, 'it waits a second before it starts another worker');
 	cmp_ok($pauses[1], '>=', 1.9, 'and two before the next');
