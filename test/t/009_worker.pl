@@ -416,11 +416,11 @@ my $index;
 }
 
 # Restarts.  Of one table a file is not there meanwhile: looking at it fails.
-log_from_here();
 my $file = $node->data_dir . '/' . $node->safe_psql('late', "SELECT pg_relation_filepath('$index')");
 ok($node->stop('smart', fail_ok => 1), 'a smart shutdown does not wait for the workers');
 $node->backup_fs_cold('cold');
 rename $file, "$file.away" or die $!;
+log_from_here();
 $node->start;
 comes('late', 'after a restart the worker comes by itself');
 comes('later', 'in each database that has event tables');
@@ -512,6 +512,7 @@ set('event_store.max_event_tables', 1);
 log_from_here();
 $node->restart;
 comes('late', 'with max_event_tables = 1 there is a worker');
+worker('late');
 cmp_ok(logged(qr/WARNING:  event_store cannot look after all event tables of this server: there are more than 1/), '>', 0, 'which says that it cannot look after all');
 $listener = listener('late', 'ev', 'other');
 hears($listener, $_, append('late', $_), "table $_ is notified") for 'ev', 'other';

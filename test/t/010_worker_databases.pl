@@ -319,8 +319,9 @@ served('db1', 'its events are notified and recorded');
 # left alone.
 $node->safe_psql('postgres', 'ALTER DATABASE db10 ALLOW_CONNECTIONS false');
 set('max_worker_processes', 4);
+$node->stop;
 log_from_here();
-$node->restart;
+$node->start;
 my $start = time;
 cmp_ok(all_served(grep { $_ ne 'db10' } @databases, 'restored', 'copy', 'copy2', 'shape'), '<=', 2,
 	'after a restart with too few background workers they take turns too');
