@@ -116,14 +116,7 @@ event_store_launcher_main(Datum arg)
 		next = start_wanted();
 		if (next != ES_NEVER)
 			timeout = Max((next - es_now()) / 1000 + 1, 0);
-		(void) WaitLatch(MyLatch,
-						 WL_LATCH_SET | WL_EXIT_ON_PM_DEATH | (timeout >= 0 ? WL_TIMEOUT : 0),
-						 timeout, PG_WAIT_EXTENSION);
-		ResetLatch(MyLatch);
-		if (ProcDiePending)
-			proc_exit(1);		/* to be started again, unless the server ends */
-		QueryCancelPending = false;
-		CHECK_FOR_INTERRUPTS();
+		es_sleep(timeout);
 		if (ConfigReloadPending)
 		{
 			int			notify = es_notify;
@@ -136,6 +129,23 @@ event_store_launcher_main(Datum arg)
 				want_all_databases();
 		}
 	}
+}
+
+/*
+ * Sleeps until somebody sets the latch, or for so many milliseconds; -1: for as
+ * long as it takes.  What a background worker must not miss is attended to.
+ */
+void
+es_sleep(long timeout)
+{
+	(void) WaitLatch(MyLatch,
+					 WL_LATCH_SET | WL_EXIT_ON_PM_DEATH | (timeout >= 0 ? WL_TIMEOUT : 0),
+					 timeout, PG_WAIT_EXTENSION);
+	ResetLatch(MyLatch);
+	if (ProcDiePending)
+		proc_exit(1);			/* to be started again, unless the server ends */
+	QueryCancelPending = false;
+	CHECK_FOR_INTERRUPTS();
 }
 
 static void

@@ -8,6 +8,7 @@
 #include "shared_state.h"
 
 extern void es_launcher_init(void);
+extern void es_sleep(long timeout);
 extern bool es_claim_database(DatabaseSlot *db);
 extern void es_database_is_fine(DatabaseSlot *db);
 extern bool es_may_leave(DatabaseSlot *db, bool work_left);

@@ -120,14 +120,7 @@ event_store_worker_main(Datum arg)
 			timeout = Max((next - es_now() + 999) / 1000, 0);
 
 		pgstat_report_stat(next == ES_NEVER);
-		(void) WaitLatch(MyLatch,
-						 WL_LATCH_SET | WL_EXIT_ON_PM_DEATH | (timeout >= 0 ? WL_TIMEOUT : 0),
-						 timeout, PG_WAIT_EXTENSION);
-		ResetLatch(MyLatch);
-		if (ProcDiePending)
-			proc_exit(1);		/* to be started again, unless the server ends */
-		QueryCancelPending = false;
-		CHECK_FOR_INTERRUPTS();
+		es_sleep(timeout);
 		if (ConfigReloadPending)
 		{
 			ConfigReloadPending = false;
