@@ -49,7 +49,7 @@ CREATE FUNCTION event_store.save_snapshot(
     LANGUAGE c VOLATILE PARALLEL UNSAFE
     AS 'MODULE_PATHNAME', 'event_store_save_snapshot';
 COMMENT ON FUNCTION event_store.save_snapshot(regclass, text, bigint, jsonb, text, integer) IS
-'Saves the state of a stream at a version, in place of one saved for the same version before. aggregate tells several kinds of state of one stream apart; schema_version is that of the state. Only the owner of the event table may. Raises 22023 where the stream has no event of that version.';
+'Saves the state of a stream at a version, in place of one saved for the same version before. aggregate tells several kinds of state of one stream apart; schema_version is that of the state. Needs SELECT on the event table, and ownership of it or of the aggregate of that name, if it is registered. Raises 22023 where the stream has no event of that version.';
 
 CREATE FUNCTION event_store.load_snapshot(
     event_table regclass,

@@ -38,36 +38,6 @@ sub starts { my ($db) = @_; my $oid = oid($db); return logged(qr/starting backgr
 sub complaints { return join "\n", grep { /\[\d+\] \w{5} (?:WARNING|ERROR|FATAL|PANIC):/ } split /\n/, slurp_file($node->logfile, $offset); }
 
 my $launcher_sql = q{SELECT pid FROM pg_stat_activity WHERE backend_type = 'event_store launcher'};
-sub workers_sql { my ($db) = @_; return "SELECT pid FROM pg_stat_activity WHERE backend_type = 'event_store worker' AND datname = '$db'"; }
-
-# The worker, when it has found its event tables.
-sub worker
-{
-	my ($db) = @_;
-	my $ready = workers_sql($db) . q{ AND state = 'idle'};
-
-	$node->poll_query_until('postgres', "SELECT count(*) = 1 FROM ($ready) w") or die "no worker in $db";
-	return $node->safe_psql('postgres', $ready);
-}
-
-sub comes
-{
-	my ($db, $name) = @_;
-
-	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	eventually($node, 'SELECT count(*) = 1 FROM (' . workers_sql($db) . ') w', $name);
-	return;
-}
-
-sub leaves
-{
-	my ($db, $name) = @_;
-
-	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	eventually($node, 'SELECT count(*) = 0 FROM (' . workers_sql($db) . ') w', $name);
-	return;
-}
-
 sub event_table { my ($table) = @_; return "SELECT event_store.create_event_table('$table');"; }
 sub append_sql { my ($table) = @_; return "SELECT first_position FROM event_store.append('$table', 's-1', 'T', '{}');"; }
 
@@ -170,7 +140,7 @@ $node->safe_psql('late', 'CREATE EXTENSION event_store');
 is(starts('late'), 0, 'no worker is started for a database without event tables');
 $node->safe_psql('late', event_table('ev') . event_table('other'));
 my $position = append('late', 'ev');
-comes('late', 'a database that was made after the start of the server gets a worker with its first event table');
+comes($node, 'late', 'a database that was made after the start of the server gets a worker with its first event table');
 ok($node->poll_query_until('late', "SELECT mark = $position FROM event_store.feed_marks WHERE event_table = 'ev'::regclass"), 'which records how far standbys can read');
 is($node->safe_psql('postgres', "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'event_store worker' AND datname <> 'late'"), 0, 'the others still have none');
 
@@ -197,7 +167,7 @@ hears($listener, 'other', $position, 'listeners of that table hear of them too')
 # which it looks at, it notifies no more than the interval allows.
 {
 	my $interval = 0.4;
-	my $pid = worker('late');
+	my $pid = worker($node, 'late');
 	my $as_allowed = sub {
 		my $many = <<'EOT';
 DO $$
@@ -229,7 +199,7 @@ EOT
 	reload();
 	for ($tries = 1; $tries <= 50 && $as_allowed->(); $tries++) { }
 	cmp_ok($tries, '<=', 50, 'and a shorter one');
-	is(worker('late'), $pid, 'it was the same worker all the time');
+	is(worker($node, 'late'), $pid, 'it was the same worker all the time');
 	$position = append('late', 'ev');
 	hears($listener, 'ev', $position, 'the last append is notified');
 	my @heard = heard($listener, 'ev');
@@ -240,7 +210,7 @@ EOT
 log_from_here();
 set('event_store.worker_idle_timeout', "'1s'");
 reload();
-leaves('late', 'a running worker takes over worker_idle_timeout and leaves when idle for so long');
+leaves($node, 'late', 'a running worker takes over worker_idle_timeout and leaves when idle for so long');
 $position = append('late', 'ev');
 hears($listener, 'ev', $position, 'the append that brings it back is notified');
 is(starts('late'), 1, 'it was started once for that');
@@ -252,26 +222,26 @@ reload();
 my $prepare_sql = 'BEGIN; ' . append_sql('ev') . q{PREPARE TRANSACTION 'p'};
 {
 	my $prepared = $node->safe_psql('late', $prepare_sql);
-	my $pid = worker('late');
+	my $pid = worker($node, 'late');
 
 	$node->safe_psql('late', qq{SELECT pg_terminate_backend($pid, 60000); COMMIT PREPARED 'p'});
 	hears($listener, 'ev', $prepared, 'what was committed when the worker had been terminated is notified');
-	isnt(worker('late'), $pid, 'by another one');
+	isnt(worker($node, 'late'), $pid, 'by another one');
 }
 
 # The launcher terminated, and a worker cancelled, which may start anew then.
 $node->safe_psql('postgres', 'CREATE DATABASE later');
 $node->safe_psql('later', 'CREATE EXTENSION event_store;' . event_table('ev'));
 {
-	my $pid = worker('late');
-	my $undisturbed = worker('later');
+	my $pid = worker($node, 'late');
+	my $undisturbed = worker($node, 'later');
 
 	$node->safe_psql('postgres', "SELECT pg_terminate_backend($launcher, 60000), pg_cancel_backend($pid)");
 	hears($listener, 'ev', append('late', 'ev'), 'an append is notified without a launcher');
 	my $prepared = $node->safe_psql('late', "$prepare_sql; COMMIT PREPARED 'p'");
 	hears($listener, 'ev', $prepared, 'pg_cancel_backend(worker) does no harm');
 	eventually($node, "SELECT count(*) = 1 FROM ($launcher_sql) l WHERE pid <> $launcher", 'a launcher that was terminated comes back');
-	is(worker('later'), $undisturbed, 'other workers go on without it');
+	is(worker($node, 'later'), $undisturbed, 'other workers go on without it');
 	$launcher = $node->safe_psql('postgres', $launcher_sql);
 	$node->safe_psql('postgres', "SELECT pg_cancel_backend($launcher)");
 }
@@ -293,8 +263,8 @@ my $index;
 	my ($in_ev) = $locker[0]->query_safe('BEGIN; LOCK TABLE ev;' . append_sql('ev')) =~ /(\d+)/;
 	my ($in_third) = $locker[1]->query_safe('BEGIN;' . append_sql('third') . "REINDEX INDEX $index;") =~ /(\d+)/;
 
-	my $late = worker('late');
-	my $later = worker('later');
+	my $late = worker($node, 'late');
+	my $later = worker($node, 'later');
 	log_from_here();
 	$session->query_safe(qq{LISTEN "$channel"});
 	rename $file, "$file.away" or die $!;
@@ -306,7 +276,7 @@ my $index;
 	like($session->query_safe(append_sql('ev')), $notified, 'as it does where none can start');
 	rename "$file.away", $file or die $!;
 
-	isnt(worker('late'), $late, 'where tables are locked, another worker starts');
+	isnt(worker($node, 'late'), $late, 'where tables are locked, another worker starts');
 	my $before = notifications('late', 'other');
 	hears($listener, 'other', append('late', 'other'), 'a table is notified while others are locked');
 	notified('late', 'other', $before + 1, 'by the worker');
@@ -316,7 +286,7 @@ my $index;
 	hears($third, 'third', $in_third, 'so is the one of which an index was locked');
 	unlike(complaints(), qr/timeout|deadlock/, 'the worker has not waited for locks');
 
-	isnt(worker('later'), $later, 'the worker that could not start comes back');
+	isnt(worker($node, 'later'), $later, 'the worker that could not start comes back');
 	cmp_ok(starts('later'), '<=', 3, 'the launcher has not tried too often');
 	my (@ended, @pauses);    # from each end to the next start
 	my $oid = oid('later');
@@ -372,9 +342,9 @@ my $index;
 		$node->safe_psql($db, 'SET ROLE owner; CREATE EXTENSION IF NOT EXISTS event_store; DROP TABLE IF EXISTS ev;' . event_table('ev'));
 		my $mine = listener($db, 'ev');
 		hears($mine, 'ev', append($db, 'ev'), "before $name the worker is there");
-		worker($db);
+		worker($node, $db);
 		$node->safe_psql($db, $sql);
-		leaves($db, "$name makes the worker leave");
+		leaves($node, $db, "$name makes the worker leave");
 		$mine->{psql}->quit;
 		is(starts($db), 1, 'it was started once');
 		is(complaints(), '', 'and had nothing to complain of');
@@ -387,26 +357,26 @@ my $index;
 		$node->safe_psql($db, 'CREATE EXTENSION IF NOT EXISTS event_store; DROP TABLE IF EXISTS ev;' . event_table('ev') . append_sql('ev') x $n);
 		$node->safe_psql($db, 'DROP EXTENSION event_store CASCADE');
 	}
-	leaves($db, 'the worker leaves also where the extension comes and goes');
+	leaves($node, $db, 'the worker leaves also where the extension comes and goes');
 	is(complaints(), '', 'without complaints');
 	cmp_ok(starts($db), '<=', 9, 'and without being started again and again');
 	$node->safe_psql($db, 'CREATE EXTENSION event_store; DROP TABLE ev;' . event_table('ev'));
 	append($db, 'ev');
-	comes($db, 'and comes back');
+	comes($node, $db, 'and comes back');
 	$node->safe_psql('postgres', "DROP DATABASE $_") for $db, 'odd';
 }
 
 # kill -9 of the worker: the postmaster starts all processes anew.
 {
 	my $prepared = $node->safe_psql('late', $prepare_sql);
-	my $pid = worker('late');
+	my $pid = worker($node, 'late');
 
 	$listener->{psql}->quit;
 	kill 'KILL', $pid;
 	$node->wait_for_log(qr/all server processes terminated; reinitializing/, $offset);
 	$node->poll_query_until('postgres', 'SELECT true');
-	comes('late', 'after kill -9 of a worker there is another one');
-	comes('later', 'so there is in other databases');
+	comes($node, 'late', 'after kill -9 of a worker there is another one');
+	comes($node, 'later', 'so there is in other databases');
 	ok($node->poll_query_until('late', notifications_sql('other'), 1), 'the final checkpoint is notified without an append');
 	$listener = listener('late', 'ev', 'other');
 	hears($listener, 'other', append('late', 'other'), 'appends are notified');
@@ -422,8 +392,8 @@ $node->backup_fs_cold('cold');
 rename $file, "$file.away" or die $!;
 log_from_here();
 $node->start;
-comes('late', 'after a restart the worker comes by itself');
-comes('later', 'in each database that has event tables');
+comes($node, 'late', 'after a restart the worker comes by itself');
+comes($node, 'later', 'in each database that has event tables');
 ok($node->poll_query_until('late', notifications_sql($_), 1), "the final checkpoint of table $_ is notified, once") for 'ev', 'other';
 $node->wait_for_log(qr/ERROR:  could not open file .*\n.*CONTEXT:  looking at the event table with OID/, $offset);
 rename "$file.away", $file or die $!;
@@ -443,7 +413,7 @@ set('event_store.worker_idle_timeout', -1);
 	$psql->quit;
 }
 $node->start;
-worker('late');
+worker($node, 'late');
 $listener = listener('late', 'ev');
 $waiter = waiter('late', 'ev', append('late', 'ev'));
 $position = append('late', 'ev');
@@ -511,8 +481,8 @@ $node->safe_psql('postgres', "DROP DATABASE $_") for 'later', 'copy';
 set('event_store.max_event_tables', 1);
 log_from_here();
 $node->restart;
-comes('late', 'with max_event_tables = 1 there is a worker');
-worker('late');
+comes($node, 'late', 'with max_event_tables = 1 there is a worker');
+worker($node, 'late');
 cmp_ok(logged(qr/WARNING:  event_store cannot look after all event tables of this server: there are more than 1/), '>', 0, 'which says that it cannot look after all');
 $listener = listener('late', 'ev', 'other');
 hears($listener, $_, append('late', $_), "table $_ is notified") for 'ev', 'other';

@@ -41,36 +41,6 @@ sub starts
 # log.
 sub complaints { return join "\n", grep { /\[\d+\] \w{5} (?:WARNING|ERROR|FATAL|PANIC):/ } split /\n/, slurp_file($node->logfile, $offset); }
 
-sub workers_sql { my ($db) = @_; return "SELECT pid FROM pg_stat_activity WHERE backend_type = 'event_store worker' AND datname = '$db'"; }
-
-# The worker, when it has found its event tables.
-sub worker
-{
-	my ($db) = @_;
-	my $ready = workers_sql($db) . q{ AND state = 'idle'};
-
-	$node->poll_query_until('postgres', "SELECT count(*) = 1 FROM ($ready) w") or die "no worker in $db";
-	return $node->safe_psql('postgres', $ready);
-}
-
-sub comes
-{
-	my ($db, $name) = @_;
-
-	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	eventually($node, 'SELECT count(*) = 1 FROM (' . workers_sql($db) . ') w', $name);
-	return;
-}
-
-sub leaves
-{
-	my ($db, $name) = @_;
-
-	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	eventually($node, 'SELECT count(*) = 0 FROM (' . workers_sql($db) . ') w', $name);
-	return;
-}
-
 my $append_sql = q{SELECT first_position FROM event_store.append('ev', 's-1', 'T', '{}');};
 sub append { my ($db) = @_; return $node->safe_psql($db, $append_sql); }
 
@@ -175,7 +145,7 @@ $node->safe_psql('postgres', 'CREATE DATABASE restored TEMPLATE template0');
 	system_or_bail('pg_dump', '-f', $dump, 'shape');
 	system_or_bail('psql', '-XAtq', '-v', 'ON_ERROR_STOP=1', '-d', 'restored', '-f', $dump, '-o', '/dev/null');
 }
-comes('restored', 'a restored database gets a worker without an append');
+comes($node, 'restored', 'a restored database gets a worker without an append');
 served('restored', 'which notifies and records the final checkpoint');
 is($node->safe_psql('restored', q{SELECT mark FROM event_store.feed_marks}), 4, 'of its own log');
 
@@ -188,7 +158,7 @@ sub start_drop
 	my $session = $node->background_psql('postgres', on_error_stop => 0);
 
 	append($db);
-	worker($db);
+	worker($node, $db);
 	my $pid = $session->query_safe('SELECT pg_backend_pid()');
 	$session->{stdin} .= "\\set VERBOSITY verbose\nDROP DATABASE $db;\n\\warn done\n";
 	$session->{run}->pump_nb;
@@ -205,7 +175,7 @@ sub fails
 	pump_until($session->{run}, $session->{timeout}, \$session->{stderr}, qr/done|terminated|connection/);
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
 	like($session->{stderr}, $expected, $name);
-	comes($drop->{db}, 'the worker comes back');
+	comes($node, $drop->{db}, 'the worker comes back');
 	append($drop->{db});
 	served($drop->{db}, 'and serves');
 	$_->{run}->kill_kill for $session, $drop->{user};
@@ -228,24 +198,24 @@ for my $case (
 	my ($name, $sql, $now) = @$case;
 
 	append($db);
-	my $pid = worker($db);
+	my $pid = worker($node, $db);
 	is($node->psql('postgres', $sql), 0, "$name works while there is a worker");
 	$db = $now;
-	isnt(worker($db), $pid, 'afterwards there is another one');
+	isnt(worker($node, $db), $pid, 'afterwards there is another one');
 	append($db);
 	served($db, 'which serves');
 }
 append('copy');
-comes('copy', 'in a copy the first append starts a worker');
+comes($node, 'copy', 'in a copy the first append starts a worker');
 served('copy', 'which serves');
 is(complaints(), '', 'no worker complains');
 
 # Without TEMPLATE it is template1 that is copied.
 $node->safe_psql('template1', q{CREATE EXTENSION event_store; SELECT event_store.create_event_table('ev')});
 append('template1');
-worker('template1');
+worker($node, 'template1');
 is($node->psql('postgres', 'CREATE DATABASE plain'), 0, 'CREATE DATABASE works while template1 has a worker');
-comes('template1', 'which comes back');
+comes($node, 'template1', 'which comes back');
 
 # DROP DATABASE at any moment of a worker's life.
 log_from_here();
@@ -254,7 +224,7 @@ for my $n (1 .. 10)
 {
 	$node->safe_psql('postgres', 'CREATE DATABASE brief TEMPLATE shape');
 	append('brief') if $n % 3;
-	worker('brief') if $n % 3 == 1;
+	worker($node, 'brief') if $n % 3 == 1;
 	push @failed, $n if $node->psql('postgres', 'DROP DATABASE brief') != 0;
 	$node->safe_psql('postgres', 'DROP DATABASE IF EXISTS brief WITH (FORCE)') if @failed;
 }
@@ -274,7 +244,7 @@ for (
 	fails($drop, $expected, "pg_${how}_backend() ends it");
 }
 append('db8');
-worker('db8');
+worker($node, 'db8');
 for (
 	[ '55006', 'db8', 'DROP DATABASE db8' ],
 	[ '25001', 'postgres', 'BEGIN; DROP DATABASE db8' ],
@@ -285,14 +255,14 @@ for (
 	my ($result, $stdout, $stderr) = $node->psql($in, $sql, extra_params => [ '-v', 'VERBOSITY=verbose' ]);
 
 	like($stderr, qr/ERROR:  $sqlstate/, "$sql fails");
-	comes('db8', 'the worker is there afterwards');
+	comes($node, 'db8', 'the worker is there afterwards');
 }
 
 # Who may not run such a command does not disturb the worker by trying.
 {
 	$node->safe_psql('postgres', 'CREATE ROLE nobody; CREATE ROLE creator CREATEDB');
 	append('db9');
-	my $pid = worker('db9');
+	my $pid = worker($node, 'db9');
 	for (
 		[ 'nobody', 'DROP DATABASE db9' ],
 		[ 'nobody', 'ALTER DATABASE db9 RENAME TO mine' ],
@@ -303,7 +273,7 @@ for (
 		my ($role, $sql) = @$_;
 
 		refused($node, "SET ROLE $role; $sql", '42501', '', "$role may not run: $sql");
-		is(worker('db9'), $pid, 'the worker stays');
+		is(worker($node, 'db9'), $pid, 'the worker stays');
 	}
 }
 

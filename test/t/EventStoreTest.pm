@@ -9,7 +9,7 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-our @EXPORT = qw(new_server log_is_clean refused eventually);
+our @EXPORT = qw(new_server log_is_clean refused eventually workers_sql worker comes leaves);
 
 # A running server.  allows_streaming as for init(); conf are further lines of
 # postgresql.conf; with no_extension the database postgres is left empty.
@@ -72,6 +72,42 @@ sub eventually
 
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
 	ok($node->poll_query_until('postgres', $query), $name);
+	return;
+}
+
+# The event_store worker of a database: how to ask for its pid.
+sub workers_sql
+{
+	my ($db) = @_;
+	return "SELECT pid FROM pg_stat_activity WHERE backend_type = 'event_store worker' AND datname = '$db'";
+}
+
+# Its pid, when it has found its event tables.
+sub worker
+{
+	my ($node, $db) = @_;
+	my $ready = workers_sql($db) . q{ AND state = 'idle'};
+
+	$node->poll_query_until('postgres', "SELECT count(*) = 1 FROM ($ready) w") or die "no worker in $db";
+	return $node->safe_psql('postgres', $ready);
+}
+
+# Waits until there is one, or none.
+sub comes
+{
+	my ($node, $db, $name) = @_;
+
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	eventually($node, 'SELECT count(*) = 1 FROM (' . workers_sql($db) . ') w', $name);
+	return;
+}
+
+sub leaves
+{
+	my ($node, $db, $name) = @_;
+
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	eventually($node, 'SELECT count(*) = 0 FROM (' . workers_sql($db) . ') w', $name);
 	return;
 }
 
