@@ -254,14 +254,6 @@ upcaster_signature(Oid function)
 					quote_qualified_identifier(get_namespace_name(get_func_namespace(function)), name));
 }
 
-static Relation
-open_table(const char *name, LOCKMODE lockmode)
-{
-	Oid			relid = es_own_table(name, true);
-
-	return OidIsValid(relid) ? try_table_open(relid, lockmode) : NULL;
-}
-
 /* Scans a table of ours for the rows whose key begins so. */
 static SysScanDesc
 begin_scan(Relation rel, int nkeys, Datum *values)
@@ -279,7 +271,7 @@ begin_scan(Relation rel, int nkeys, Datum *values)
 static void
 upcaster_range(Oid event_table, Datum type, int32 *first, int32 *last)
 {
-	Relation	rel = open_table(ES_UPCASTERS, AccessShareLock);
+	Relation	rel = table_open(es_own_table(ES_UPCASTERS, false), AccessShareLock);
 	Datum		keys[] = {ObjectIdGetDatum(event_table), type};
 	SysScanDesc scan = begin_scan(rel, 2, keys);
 	HeapTuple	tuple;
@@ -302,7 +294,7 @@ upcaster_range(Oid event_table, Datum type, int32 *first, int32 *last)
 static void
 put_row(const char *table, int nkeys, Datum *values, bool *nulls)
 {
-	Relation	rel = open_table(table, RowExclusiveLock);
+	Relation	rel = table_open(es_own_table(table, false), RowExclusiveLock);
 	SysScanDesc scan = begin_scan(rel, nkeys, values);
 	HeapTuple	old = systable_getnext(scan);
 	HeapTuple	tuple = heap_form_tuple(RelationGetDescr(rel), values, nulls);
@@ -320,7 +312,8 @@ put_row(const char *table, int nkeys, Datum *values, bool *nulls)
 static int
 delete_rows(const char *table, int nkeys, Datum *keys)
 {
-	Relation	rel = open_table(table, RowExclusiveLock);
+	Oid			relid = es_own_table(table, true);
+	Relation	rel = OidIsValid(relid) ? try_table_open(relid, RowExclusiveLock) : NULL;
 	SysScanDesc scan;
 	HeapTuple	tuple;
 	int			deleted = 0;
