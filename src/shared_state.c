@@ -198,10 +198,12 @@ es_find_feed(Oid table)
 {
 	if (es_shared == NULL)
 		return NULL;
+	if (last_feed && last_feed->table == table && last_feed->database == MyDatabaseId)
+		return last_feed;
 	for (int i = 0; i < *(volatile int *) &es_shared->num_feeds; i++)
 		if (es_shared->feeds[i].table == table &&
 			es_shared->feeds[i].database == MyDatabaseId)
-			return &es_shared->feeds[i];
+			return last_feed = &es_shared->feeds[i];
 	return NULL;
 }
 
@@ -216,10 +218,8 @@ es_feed_slot(Oid table)
 
 	if (es_shared == NULL || RecoveryInProgress() || current_database() == NULL)
 		return NULL;
-	if (last_feed && last_feed->table == table && last_feed->database == MyDatabaseId)
-		return last_feed;
-	if ((last_feed = es_find_feed(table)) != NULL)
-		return last_feed;
+	if ((feed = es_find_feed(table)) != NULL)
+		return feed;
 
 	LWLockAcquire(es_shared->lock, LW_EXCLUSIVE);
 	feed = es_find_feed(table);
