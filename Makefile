@@ -10,7 +10,7 @@ EXTVERSION := $(shell sed -n "s/^default_version *= *'\(.*\)'.*/\1/p" event_stor
 # The parts of the install script, in their order.
 SQL_PARTS = sql/schema.sql sql/event_tables.sql sql/append.sql sql/read.sql \
             sql/feed.sql sql/wait.sql sql/aggregates.sql sql/snapshots.sql \
-            sql/event_types.sql
+            sql/event_types.sql sql/projections.sql
 
 OBJS       = $(patsubst %.c,%.o,$(wildcard src/*.c))
 DATA       = $(wildcard sql/updates/*.sql)

@@ -8,6 +8,10 @@
 
 #include "arguments.h"
 #include "utils/builtins.h"
+#include "utils/timestamp.h"
+
+/* Whoever waits keeps a snapshot. */
+#define MAX_TIMEOUT		(60 * USECS_PER_SEC)
 
 static void check_length(const text *value, const char *what, int max);
 
@@ -65,6 +69,50 @@ es_arg_backward(FunctionCallInfo fcinfo, int n)
 	ereport(ERROR,
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 			 errmsg("direction must be forward or backward, not \"%s\"", direction)));
+}
+
+void
+es_check_not_negative(const char *name, int64 value)
+{
+	if (value < 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("%s must not be negative, but is " INT64_FORMAT, name, value)));
+}
+
+/* How long to wait at most, in microseconds. */
+int64
+es_arg_timeout(FunctionCallInfo fcinfo, int n)
+{
+	int64		timeout;
+
+	if (PG_ARGISNULL(n))
+		es_null_argument("timeout");
+	timeout = es_interval_us(PG_GETARG_INTERVAL_P(n));
+	if (timeout < 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("timeout must not be negative: %s",
+						DatumGetCString(DirectFunctionCall1(interval_out, PG_GETARG_DATUM(n))))));
+	return Min(timeout, MAX_TIMEOUT);
+}
+
+/* In microseconds, as far as these go. */
+int64
+es_interval_us(const Interval *interval)
+{
+	double		time = ((double) interval->month * DAYS_PER_MONTH + interval->day) * USECS_PER_DAY + interval->time;
+
+	return time < 0 ? -1 : (int64) Min(time, (double) (PG_INT64_MAX / 2));
+}
+
+Interval *
+es_us_interval(int64 time)
+{
+	Interval   *interval = palloc0(sizeof(Interval));
+
+	interval->time = time;
+	return interval;
 }
 
 void

@@ -7,6 +7,7 @@
 
 #include "compat.h"
 #include "fmgr.h"
+#include "utils/timestamp.h"
 
 #define ES_MAX_STREAM_LENGTH	512
 #define ES_STREAM_EXISTS		INT64CONST(-4)	/* expected_version */
@@ -19,6 +20,10 @@ extern text *es_arg_stream(FunctionCallInfo fcinfo, int n);
 extern int64 es_arg_int64(FunctionCallInfo fcinfo, int n, int64 otherwise);
 extern bool es_arg_flag(FunctionCallInfo fcinfo, int n);
 extern bool es_arg_backward(FunctionCallInfo fcinfo, int n);
+extern void es_check_not_negative(const char *name, int64 value);
+extern int64 es_arg_timeout(FunctionCallInfo fcinfo, int n);
+extern int64 es_interval_us(const Interval *interval);
+extern Interval *es_us_interval(int64 time);
 extern void es_check_stream(const text *stream);
 extern void es_check_type(const text *type);
 extern void es_check_name(const text *name);

@@ -30,7 +30,9 @@
 #include "executor/spi.h"
 #include "feed_marks.h"
 #include "fmgr.h"
+#include "inline.h"
 #include "nodes/parsenodes.h"
+#include "projection.h"
 #include "snapshot.h"
 #include "table_ddl.h"
 #include "utils/fmgroids.h"
@@ -76,6 +78,7 @@ event_store_check_ddl(PG_FUNCTION_ARGS)
 	Node	   *parsetree = event_trigger_data(fcinfo)->parsetree;
 	int			kinds = kinds_to_check(parsetree);
 	bool		changes_type = changes_column_type(parsetree);
+	bool		changes_trigger = (kinds & ES_PROBLEM_INSERT_STATE) || IsA(parsetree, RenameStmt);
 	SPITupleTable *commands;
 
 	SPI_connect();
@@ -92,6 +95,10 @@ event_store_check_ddl(PG_FUNCTION_ARGS)
 		if (classid == RelationRelationId && objid == es_table_being_rewritten)
 			es_table_being_rewritten = InvalidOid;
 		check_object(classid, objid, kinds);
+		if (changes_trigger && classid == RelationRelationId && get_rel_relkind(objid) == RELKIND_RELATION)
+			es_check_inline_triggers(objid);
+		if (changes_trigger && classid == TriggerRelationId)
+			es_check_inline_triggers(table_of(TriggerRelationId, TriggerOidIndexId, Anum_pg_trigger_oid, objid));
 		if (changes_type && classid == RelationRelationId && is_guarded(objid))
 			append_only_violation("change a column's type in",
 								  "The stored values would mean something else.", objid);
@@ -412,6 +419,7 @@ event_store_check_drop(PG_FUNCTION_ARGS)
 
 			es_forget_snapshots(relid);
 			es_forget_event_types(relid);
+			es_forget_projections(relid);
 			es_forget_mark(relid);
 			if (es_find_feed(relid))
 				es_wake_at_end(relid);
@@ -436,6 +444,8 @@ check_dropped_trigger(const char *schema, const char *relname, const char *trigg
 
 	for (int g = 0; g < ES_NUM_GUARDS; g++)
 		is_guard |= strcmp(trigger, es_guards[g].name) == 0;
+	if (OidIsValid(relid))
+		es_inline_trigger_dropped(relid, trigger);
 	if (!is_guard || !OidIsValid(relid) || !is_guarded(relid))
 		return;
 	ereport(ERROR,

@@ -100,6 +100,15 @@
 #define ES_NO_TRANSACTION_TIMEOUT
 #endif
 
+/* 17 lets a background process be a role that cannot log in. */
+#if PG_VERSION_NUM >= 170000
+#define ES_BYPASS_LOGIN			BGWORKER_BYPASS_ROLELOGINCHECK
+#define es_role_can_work(role)	true
+#else
+#define ES_BYPASS_LOGIN			0
+#define es_role_can_work(role)	((role)->rolcanlogin)
+#endif
+
 /* Only later minor versions have it. */
 #ifndef GUC_ALLOW_IN_PARALLEL
 #define GUC_ALLOW_IN_PARALLEL 0

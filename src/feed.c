@@ -283,37 +283,46 @@ es_newest_checkpoint(EventTable *table)
 	return checkpoint;
 }
 
-/*
- * After a point-in-time recovery, or a failover that lost events, a checkpoint
- * can be ahead of the log, or at an event that is now another.
- */
 static void
 check_not_diverged(EventQuery *query, FunctionCallInfo fcinfo, int after, int after_event_id)
 {
 	Checkpoint	newest;
+	int64		position = es_arg_int64(fcinfo, after, 0);
 	pg_uuid_t  *expected;
 
 	if (PG_ARGISNULL(after_event_id))
 		return;
 	expected = PG_GETARG_UUID_P(after_event_id);
-	newest = es_newest_event(query->table, query->snapshot, es_arg_int64(fcinfo, after, 0));
-	if (newest.position > 0 && memcmp(&newest.event_id, expected, UUID_LEN) == 0)
-		return;
+	newest = es_newest_event(query->table, query->snapshot, position);
+	if (newest.position == 0 || memcmp(&newest.event_id, expected, UUID_LEN) != 0)
+		es_checkpoint_diverged(query->table, position, expected, newest);
+}
+
+static char *
+uuid_text(pg_uuid_t *uuid)
+{
+	return DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(uuid)));
+}
+
+/*
+ * After a point-in-time recovery, or a failover that lost events, a checkpoint
+ * can be ahead of the log, or at an event that is now another.
+ */
+void
+es_checkpoint_diverged(EventTable *table, int64 position, pg_uuid_t *expected, Checkpoint newest)
+{
 	ereport(ERROR,
 			(errcode(ES_CHECKPOINT_DIVERGED),
 			 errmsg("the checkpoint at position " INT64_FORMAT " is not of this event table's history",
-					es_arg_int64(fcinfo, after, 0)),
+					position),
 			 newest.position == 0
-			 ? errdetail("There is no event at or before it; event %s was expected.",
-						 DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(expected))))
+			 ? errdetail("There is no event at or before it; event %s was expected.", uuid_text(expected))
 			 : errdetail("The newest event at or before it is %s at position " INT64_FORMAT "; event %s was expected.",
-						 DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(&newest.event_id))),
-						 newest.position,
-						 DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(expected)))),
-			 RecoveryInProgress() && newest.position < es_arg_int64(fcinfo, after, 0)
+						 uuid_text(&newest.event_id), newest.position, uuid_text(expected)),
+			 RecoveryInProgress() && newest.position < position
 			 ? errhint("This standby may not have got so far yet: try again later, or read on the primary.")
 			 : errhint("The log has been restored to an earlier state, or this is another log. Rebuild what was derived from it, from an event that both have."),
-			 errtable(query->table->rel)));
+			 errtable(table->rel)));
 }
 
 /* The batch ends before an event for which there is no room. */

@@ -22,5 +22,7 @@ extern bool es_high_water_mark_known(EventTable *table);
 extern Checkpoint es_newest_event(EventTable *table, Snapshot snapshot, int64 position);
 extern Checkpoint es_next_event(EventTable *table, Snapshot snapshot, int64 position);
 extern Checkpoint es_newest_checkpoint(EventTable *table);
+pg_noreturn extern void es_checkpoint_diverged(EventTable *table, int64 position, pg_uuid_t *expected,
+											   Checkpoint newest);
 
 #endif							/* ES_FEED_H */

@@ -32,6 +32,7 @@
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
+#include "projector_state.h"
 #include "settings.h"
 #include "storage/ipc.h"
 #include "storage/proc.h"
@@ -244,10 +245,12 @@ choose(MonotonicTime *next)
 	DatabaseSlot *chosen = NULL;
 	MonotonicTime now = es_now();
 	int			workers = 0;
+	int			allowed;
 
 	*next = ES_NEVER;
 	if (room_until <= now)
 		room = PG_INT32_MAX;
+	allowed = Min(es_max_workers, room);
 	LWLockAcquire(es_shared->lock, LW_EXCLUSIVE);
 	for (int i = 0; i < es_num_databases(); i++)
 	{
@@ -264,7 +267,9 @@ choose(MonotonicTime *next)
 		else if (chosen == NULL || db->started_at < chosen->started_at)
 			chosen = db;
 	}
-	es_shared->crowded = chosen && workers >= Min(es_max_workers, room);
+	if (es_shared->capped_until > now)
+		allowed = Min(allowed, es_shared->worker_cap);
+	es_shared->crowded = chosen && workers >= allowed;
 	if (chosen == NULL)
 		refusals = 0;
 	es_shared->scarce = refusals > 0;
@@ -273,6 +278,8 @@ choose(MonotonicTime *next)
 		make_room();
 		if (room < PG_INT32_MAX)
 			*next = Min(*next, room_until);
+		if (es_shared->capped_until > now)
+			*next = Min(*next, es_shared->capped_until);
 		chosen = NULL;
 	}
 	if (chosen)
@@ -305,6 +312,28 @@ make_room(void)
 			es_wake_waiters(db->database);
 		}
 	}
+}
+
+/*
+ * A projector wants a process, and there is none: there shall be one worker less for a
+ * while.  With the lock held.
+ */
+void
+es_make_room_for_projector(void)
+{
+	int			workers = 0;
+
+	for (int i = 0; i < es_num_databases(); i++)
+	{
+		DatabaseSlot *db = &es_shared->databases[i];
+
+		workers += db->worker_pid != 0;
+		if (db->worker_latch)
+			SetLatch(db->worker_latch);
+	}
+	es_shared->worker_cap = Max(workers - 1, 1);
+	es_shared->capped_until = es_now() + LAST_RETRY;
+	es_shared->crowded = workers > 1;	/* until the launcher looks, when one has left */
 }
 
 static bool
@@ -434,6 +463,8 @@ at_worker_exit(int code, Datum arg)
 	LWLockAcquire(es_shared->lock, LW_EXCLUSIVE);
 	db->worker_pid = 0;
 	db->worker_latch = NULL;
+	es_forget_projectors(db->database);
+	es_want_projector(db, false);
 	if (code != 0)
 		note_failure(db);
 	else
@@ -475,7 +506,9 @@ es_may_leave(DatabaseSlot *db, bool work_left)
 	pg_atomic_exchange_u32(&db->wanted, work_left);
 	if (!work_left)
 	{
-		may = pg_atomic_read_u32(&db->rescan) == 0;
+		may = pg_atomic_read_u32(&db->rescan) == 0 &&
+			pg_atomic_read_u32(&db->projections_changed) == db->projections_seen &&
+			!es_have_projectors_to_attend(db->database);
 		for (int i = 0; may && i < es_shared->num_feeds; i++)
 			may = es_shared->feeds[i].database != db->database ||
 				pg_atomic_read_u32(&es_shared->feeds[i].dirty) == 0;

@@ -9,6 +9,7 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
+#include "access/table.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_class.h"
 #include "miscadmin.h"
@@ -30,6 +31,15 @@ es_own_table(const char *name, bool missing_ok)
 	return relid;
 }
 
+/* NULL if it is missing. */
+Relation
+es_try_open_own_table(const char *name, LOCKMODE lockmode)
+{
+	Oid			relid = es_own_table(name, true);
+
+	return OidIsValid(relid) ? try_table_open(relid, lockmode) : NULL;
+}
+
 /* An error restores the user by itself, at the abort. */
 void
 es_become_owner_of(Oid table, SavedUser *saved)
@@ -41,9 +51,14 @@ es_become_owner_of(Oid table, SavedUser *saved)
 		elog(ERROR, "cache lookup failed for relation %u", table);
 	owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
 	ReleaseSysCache(tuple);
+	es_become(owner, SECURITY_RESTRICTED_OPERATION | SECURITY_NOFORCE_RLS, saved);
+}
+
+void
+es_become(Oid role, int context, SavedUser *saved)
+{
 	GetUserIdAndSecContext(&saved->userid, &saved->context);
-	SetUserIdAndSecContext(owner, saved->context | SECURITY_LOCAL_USERID_CHANGE |
-						   SECURITY_RESTRICTED_OPERATION | SECURITY_NOFORCE_RLS);
+	SetUserIdAndSecContext(role, saved->context | SECURITY_LOCAL_USERID_CHANGE | context);
 }
 
 void

@@ -5,6 +5,9 @@
 #ifndef ES_OWN_TABLES_H
 #define ES_OWN_TABLES_H
 
+#include "storage/lockdefs.h"
+#include "utils/relcache.h"
+
 /* The user to be again after acting as another. */
 typedef struct SavedUser
 {
@@ -13,7 +16,9 @@ typedef struct SavedUser
 } SavedUser;
 
 extern Oid	es_own_table(const char *name, bool missing_ok);
+extern Relation es_try_open_own_table(const char *name, LOCKMODE lockmode);
 extern void es_become_owner_of(Oid table, SavedUser *saved);
+extern void es_become(Oid role, int context, SavedUser *saved);
 extern void es_become_again(SavedUser *saved);
 
 #endif							/* ES_OWN_TABLES_H */

@@ -11,10 +11,12 @@
 #include "arguments.h"
 #include "catalog/pg_type.h"
 #include "category.h"
+#include "common/hashfn.h"
 #include "executor/executor.h"
 #include "executor/spi.h"
 #include "funcapi.h"
 #include "miscadmin.h"
+#include "port/pg_crc32c.h"
 #include "read.h"
 #include "scan.h"
 #include "upcast.h"
@@ -39,7 +41,6 @@ static EventQueryResult read_by_index(EventQuery *query, EventReceiver receive, 
 static EventQueryResult read_by_sql(EventQuery *query, EventReceiver receive, void *arg);
 static bool take(EventQuery *query, EventTable *table, TupleTableSlot *slot,
 				 EventReceiver receive, void *arg, Progress *progress);
-static bool matches(EventQuery *query, EventTable *table, TupleTableSlot *slot);
 
 /* A query for all events, in the order of their positions. */
 void
@@ -147,7 +148,7 @@ take(EventQuery *query, EventTable *table, TupleTableSlot *slot,
 {
 	Received	received = ES_MORE;
 
-	if (matches(query, table, slot))
+	if (es_matches(query, table, slot))
 	{
 		received = receive(table, query->upcasting ? es_upcast(query->upcasting, table, slot) : slot, arg);
 		progress->count++;
@@ -188,8 +189,9 @@ is_member(TextSet *set, const text *value)
 	return bsearch(&value, set->members, set->n, sizeof(text *), compare_members) != NULL;
 }
 
-static bool
-matches(EventQuery *query, EventTable *table, TupleTableSlot *slot)
+/* Do the filters let it through? */
+bool
+es_matches(EventQuery *query, EventTable *table, TupleTableSlot *slot)
 {
 	bool		isnull;
 	Datum		value;
@@ -200,11 +202,13 @@ matches(EventQuery *query, EventTable *table, TupleTableSlot *slot)
 		if (!is_member(query->types, DatumGetTextPP(value)))
 			return false;
 	}
-	if (query->streams || query->category || query->categories)
+	if (query->streams || query->category || query->categories || query->partitions > 1)
 	{
 		text	   *stream = DatumGetTextPP(es_slot_datum(slot, table, ES_STREAM, &isnull));
 
 		if (query->streams && !is_member(query->streams, stream))
+			return false;
+		if (query->partitions > 1 && es_partition_of(stream, query->partitions) != query->partition)
 			return false;
 		if (query->category || query->categories)
 		{
@@ -363,15 +367,17 @@ es_return_events(FunctionCallInfo fcinfo, EventQuery *query)
 TextSet *
 es_arg_text_set(FunctionCallInfo fcinfo, int arg, const char *name)
 {
-	TextSet    *set;
-	ArrayType  *array;
+	return PG_ARGISNULL(arg) ? NULL : es_text_set(PG_GETARG_ARRAYTYPE_P(arg), name);
+}
+
+/* Points into the array. */
+TextSet *
+es_text_set(ArrayType *array, const char *name)
+{
+	TextSet    *set = palloc(sizeof(TextSet));
 	Datum	   *values;
 	bool	   *nulls;
 
-	if (PG_ARGISNULL(arg))
-		return NULL;
-	array = PG_GETARG_ARRAYTYPE_P(arg);
-	set = palloc(sizeof(TextSet));
 	deconstruct_array(array, TEXTOID, -1, false, TYPALIGN_INT, &values, &nulls, &set->n);
 	set->members = palloc(sizeof(text *) * Max(set->n, 1));
 	for (int i = 0; i < set->n; i++)
@@ -386,14 +392,37 @@ es_arg_text_set(FunctionCallInfo fcinfo, int arg, const char *name)
 	return set;
 }
 
+ArrayType *
+es_text_set_array(TextSet *set)
+{
+	Datum	   *values = palloc(sizeof(Datum) * Max(set->n, 1));
+
+	for (int i = 0; i < set->n; i++)
+		values[i] = PointerGetDatum(set->members[i]);
+	return construct_array(values, set->n, TEXTOID, -1, false, TYPALIGN_INT);
+}
+
+/*
+ * Which of so many partitions a stream belongs to, from 1 on.  By a checksum that is the
+ * same on all machines and for ever, as a dump takes checkpoints along.
+ */
+int
+es_partition_of(const text *stream, int partitions)
+{
+	pg_crc32c	crc;
+
+	INIT_CRC32C(crc);
+	COMP_CRC32C(crc, VARDATA_ANY(stream), VARSIZE_ANY_EXHDR(stream));
+	FIN_CRC32C(crc);
+	/* Checksums of similar names are similar. */
+	return murmurhash32(crc) % partitions + 1;
+}
+
 int64
 es_arg_max_count(FunctionCallInfo fcinfo, int arg, int64 otherwise)
 {
 	int64		max_count = es_arg_int64(fcinfo, arg, otherwise);
 
-	if (max_count < 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("max_count must not be negative, but is " INT64_FORMAT, max_count)));
+	es_check_not_negative("max_count", max_count);
 	return max_count;
 }

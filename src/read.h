@@ -9,6 +9,7 @@
 #include "event_table.h"
 #include "executor/tuptable.h"
 #include "fmgr.h"
+#include "utils/array.h"
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
 
@@ -46,6 +47,8 @@ typedef struct EventQuery
 	TextSet    *types;
 	TextSet    *categories;
 	TextSet    *streams;
+	int			partitions;		/* above 1: only the streams of ... */
+	int			partition;		/* ... this one, from 1 on */
 	TimestampTz *as_of;
 
 	bool		upcast;			/* runs users' code; es_query_init() says no */
@@ -73,9 +76,13 @@ typedef struct EventQueryResult
 
 extern void es_query_init(EventQuery *query, EventTable *table, Snapshot snapshot);
 extern EventQueryResult es_read_events(EventQuery *query, EventReceiver receive, void *arg);
+extern bool es_matches(EventQuery *query, EventTable *table, TupleTableSlot *slot);
 extern void es_return_events(FunctionCallInfo fcinfo, EventQuery *query);
 extern int	es_compare_texts(const text *a, const text *b);
 extern TextSet *es_arg_text_set(FunctionCallInfo fcinfo, int arg, const char *name);
+extern TextSet *es_text_set(ArrayType *array, const char *name);
+extern ArrayType *es_text_set_array(TextSet *set);
+extern int	es_partition_of(const text *stream, int partitions);
 extern int64 es_arg_max_count(FunctionCallInfo fcinfo, int arg, int64 otherwise);
 
 #endif							/* ES_READ_H */

@@ -25,6 +25,7 @@ int			es_standby_interval = 200;
 int			es_worker_idle_timeout = 300;
 int			es_max_workers = 4;
 int			es_max_event_tables = 1000;
+int			es_max_projectors = 3;
 
 static const struct config_enum_entry notify_modes[] = {
 	{"auto", ES_NOTIFY_AUTO, false},
@@ -80,12 +81,20 @@ es_settings_init(void)
 							4, 1, 1000,
 							PGC_SIGHUP, 0, NULL, NULL, NULL);
 
-	/* Takes effect when the server starts with the library preloaded. */
+	/* These take effect when the server starts with the library preloaded. */
 	DefineCustomIntVariable("event_store.max_event_tables",
 							"How many event tables of the whole server the background workers can look after.",
 							"Further ones do without: their writers notify by themselves, and standbys cannot read their feeds.",
 							&es_max_event_tables,
 							1000, 1, 1000 * 1000,
+							process_shared_preload_libraries_in_progress ? PGC_POSTMASTER : PGC_SIGHUP,
+							0, NULL, NULL, NULL);
+
+	DefineCustomIntVariable("event_store.max_projectors",
+							"How many background processes run projections at once, on the whole server.",
+							"They are taken from max_worker_processes. Where more are needed, they take turns.",
+							&es_max_projectors,
+							3, 1, 256,
 							process_shared_preload_libraries_in_progress ? PGC_POSTMASTER : PGC_SIGHUP,
 							0, NULL, NULL, NULL);
 

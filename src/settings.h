@@ -19,6 +19,7 @@ extern int	es_standby_interval;	/* ms; -1: never */
 extern int	es_worker_idle_timeout; /* s; -1: never */
 extern int	es_max_workers;
 extern int	es_max_event_tables;
+extern int	es_max_projectors;
 
 extern void es_settings_init(void);
 

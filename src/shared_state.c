@@ -17,6 +17,7 @@
 #include "access/xlog.h"
 #include "miscadmin.h"
 #include "portability/instr_time.h"
+#include "projector_state.h"
 #include "settings.h"
 #include "shared_state.h"
 #include "storage/ipc.h"
@@ -37,7 +38,6 @@ static Size state_size(void);
 static bool have_feeds(Oid database);
 static void offer_feed(void);
 static void wake_worker_of(FeedSlot *feed, bool ours);
-static DatabaseSlot *find_database(Oid database);
 static DatabaseSlot *current_database(void);
 
 void
@@ -62,7 +62,8 @@ state_size(void)
 	Size		size = MAXALIGN(sizeof(SharedState));
 
 	size = add_size(size, MAXALIGN(mul_size(es_num_databases(), sizeof(DatabaseSlot))));
-	return add_size(size, mul_size(es_max_event_tables, sizeof(FeedSlot)));
+	size = add_size(size, MAXALIGN(mul_size(es_max_event_tables, sizeof(FeedSlot))));
+	return add_size(size, mul_size(es_max_projectors, sizeof(ProjectorSlot)));
 }
 
 static void
@@ -90,12 +91,17 @@ startup(void)
 		es_shared->databases = (DatabaseSlot *) ((char *) es_shared + MAXALIGN(sizeof(SharedState)));
 		es_shared->feeds = (FeedSlot *) ((char *) es_shared->databases +
 										 MAXALIGN(es_num_databases() * sizeof(DatabaseSlot)));
+		es_shared->projectors = (ProjectorSlot *) ((char *) es_shared->feeds +
+												   MAXALIGN(es_max_event_tables * sizeof(FeedSlot)));
 		es_shared->scarce = true;
+		es_shared->refusal_reported_at = -ES_NEVER / 2;
 		ConditionVariableInit(&es_shared->left);
+		ConditionVariableInit(&es_shared->progressed);
 		for (int i = 0; i < es_num_databases(); i++)
 		{
 			pg_atomic_init_u32(&es_shared->databases[i].wanted, 0);
 			pg_atomic_init_u32(&es_shared->databases[i].rescan, 0);
+			pg_atomic_init_u32(&es_shared->databases[i].projections_changed, 0);
 		}
 		for (int i = 0; i < es_max_event_tables; i++)
 		{
@@ -120,8 +126,9 @@ es_now(void)
 	return (MonotonicTime) INSTR_TIME_GET_MICROSEC(now);
 }
 
-static DatabaseSlot *
-find_database(Oid database)
+/* With the lock held. */
+DatabaseSlot *
+es_find_database(Oid database)
 {
 	for (int i = 0; i < es_num_databases(); i++)
 		if (es_shared->databases[i].database == database)
@@ -139,8 +146,8 @@ es_database_slot(Oid database, bool keep_out)
 	DatabaseSlot *db;
 
 	LWLockAcquire(es_shared->lock, LW_EXCLUSIVE);
-	db = find_database(database);
-	if (db == NULL && (db = find_database(InvalidOid)) != NULL)
+	db = es_find_database(database);
+	if (db == NULL && (db = es_find_database(InvalidOid)) != NULL)
 	{
 		db->worker_pid = 0;
 		db->worker_latch = NULL;
@@ -150,6 +157,7 @@ es_database_slot(Oid database, bool keep_out)
 		db->keep_out = 0;
 		db->failures = 0;
 		db->retry_at = db->started_at = 0;
+		db->wants_projector = 0;
 		pg_atomic_write_u32(&db->wanted, 0);
 		pg_atomic_write_u32(&db->rescan, 0);
 		pg_write_barrier();
@@ -167,7 +175,8 @@ es_free_database(DatabaseSlot *db)
 {
 	Oid			database = db->database;
 
-	if (db->worker_pid != 0 || db->starting || db->keep_out > 0 || have_feeds(database))
+	if (db->worker_pid != 0 || db->starting || db->keep_out > 0 || have_feeds(database) ||
+		es_have_projectors(database))
 		return;
 	db->database = InvalidOid;
 	pg_memory_barrier();
@@ -238,6 +247,7 @@ es_feed_slot(Oid table)
 		feed->look_again = ES_NEVER;
 		feed->back_off = 0;
 		feed->failures = feed->record_failures = 0;
+		feed->projected = false;
 		feed->table = table;
 		pg_write_barrier();
 		feed->database = MyDatabaseId;
@@ -343,7 +353,7 @@ wake_worker_of(FeedSlot *feed, bool ours)
 		return;
 	}
 	LWLockAcquire(es_shared->lock, LW_EXCLUSIVE);
-	if (OidIsValid(feed->database) && (db = find_database(feed->database)) != NULL)
+	if (OidIsValid(feed->database) && (db = es_find_database(feed->database)) != NULL)
 	{
 		latch = db->worker_latch;
 		if (latch == NULL)
@@ -389,6 +399,8 @@ es_wake_for_prepared(void)
 {
 	if (es_shared == NULL)
 		return;
+	/* It may have changed projections, too. */
+	es_projections_changed(true);
 	for (int i = 0; i < es_shared->num_feeds; i++)
 	{
 		FeedSlot   *feed = &es_shared->feeds[i];
@@ -416,6 +428,24 @@ es_rescan(void)
 		SetLatch(latch);
 }
 
+/*
+ * Whoever runs projections shall look which there are; and have a worker look,
+ * also where there is none yet.  Called when locks are released, so nothing here
+ * may fail.
+ */
+void
+es_projections_changed(bool have_worker)
+{
+	if (es_shared == NULL || current_database() == NULL)
+		return;
+	pg_atomic_fetch_add_u32(&my_database->projections_changed, 1);
+	if (have_worker || *(Latch *volatile *) &my_database->worker_latch)
+		es_wake_worker();
+	LWLockAcquire(es_shared->lock, LW_SHARED);
+	es_set_projector_latches(MyDatabaseId);
+	LWLockRelease(es_shared->lock);
+}
+
 /* The database has been dropped: nobody can be in it any more. */
 void
 es_forget_database(DatabaseSlot *db, Oid database)
@@ -424,6 +454,7 @@ es_forget_database(DatabaseSlot *db, Oid database)
 	for (int i = 0; i < es_shared->num_feeds; i++)
 		if (es_shared->feeds[i].database == database)
 			es_shared->feeds[i].database = InvalidOid;
+	es_forget_projectors(database);
 	if (db->database == database)
 	{
 		db->starting = false;

@@ -35,7 +35,30 @@ typedef struct DatabaseSlot
 	MonotonicTime started_at;	/* the last worker */
 	pg_atomic_uint32 wanted;	/* there is work, or may be */
 	pg_atomic_uint32 rescan;	/* event tables have come or gone */
+
+	pg_atomic_uint32 projections_changed;	/* how often: create, drop, resume */
+	uint32		projections_seen;	/* by the worker */
+	MonotonicTime wants_projector;	/* since when it waits for one; 0: not */
 } DatabaseSlot;
+
+/*
+ * A process that runs projections of one owner in one database; see
+ * projector_state.c.  All of it is protected by the lock.
+ */
+typedef struct ProjectorSlot
+{
+	Oid			database;		/* invalid: the slot is free */
+	Oid			owner;
+	bool		starting;		/* asked for, not there yet */
+	pid_t		pid;			/* 0: starting, or it has left */
+	Latch	   *latch;			/* NULL: starting, leaving or left */
+	bool		ready;			/* it could connect */
+	bool		extra;			/* came to help another one */
+	bool		overloaded;		/* has more to do than it can */
+	bool		failed;			/* left by an error */
+	MonotonicTime started_at;
+	MonotonicTime return_at;	/* it has left, and has work then; ES_NEVER */
+} ProjectorSlot;
 
 /*
  * An event table whose feed somebody waits for, or appends to.  The lock
@@ -62,6 +85,7 @@ typedef struct FeedSlot
 	int64		back_off;		/* how long it waits to look again */
 	int			failures;		/* to look, since the last success */
 	int			record_failures;
+	bool		projected;		/* background processes follow it */
 } FeedSlot;
 
 typedef struct SharedState
@@ -70,12 +94,18 @@ typedef struct SharedState
 	pid_t		launcher_pid;
 	Latch	   *launcher_latch;
 	bool		crowded;		/* workers should make room for others */
+	int			worker_cap;		/* so many workers at most, for the sake of projectors ... */
+	MonotonicTime capped_until; /* ... until then */
 	bool		feeds_wanting;	/* some table has got no slot */
 	bool		scarce;			/* there may be none to be had for a new database */
 	ConditionVariable left;		/* some worker has */
 	int			num_feeds;		/* used so far, free ones among them */
 	DatabaseSlot *databases;	/* es_num_databases() of them */
 	FeedSlot   *feeds;			/* es_max_event_tables of them */
+	ProjectorSlot *projectors;	/* es_max_projectors of them */
+	int			projectors_wanted;	/* databases that wait for one; a hint */
+	MonotonicTime refusal_reported_at;	/* that there are too few processes */
+	ConditionVariable progressed;	/* some projection has */
 } SharedState;
 
 extern SharedState *es_shared;	/* NULL: the library is not preloaded */
@@ -84,6 +114,7 @@ extern void es_shared_state_init(void);
 extern MonotonicTime es_now(void);
 extern int	es_num_databases(void);
 extern DatabaseSlot *es_database_slot(Oid database, bool keep_out);
+extern DatabaseSlot *es_find_database(Oid database);
 extern void es_free_database(DatabaseSlot *db);
 extern FeedSlot *es_feed_slot(Oid table);
 extern void es_free_feed(FeedSlot *feed);
@@ -94,6 +125,7 @@ extern void es_wake_feed(FeedSlot *feed, Oid table);
 extern void es_wake_worker(void);
 extern void es_wake_for_prepared(void);
 extern void es_rescan(void);
+extern void es_projections_changed(bool have_worker);
 extern FeedSlot *es_find_feed(Oid table);
 extern void es_forget_database(DatabaseSlot *db, Oid database);
 extern void es_wake_waiters(Oid database);

@@ -3,8 +3,8 @@
  *	  Commands of others that concern the workers.
  *
  * DROP DATABASE, ALTER DATABASE ... RENAME or SET TABLESPACE and CREATE
- * DATABASE ... TEMPLATE want a database for themselves: its worker leaves, and
- * no other comes until the command's transaction has ended.
+ * DATABASE ... TEMPLATE want a database for themselves: its worker and its
+ * projectors leave, and no other comes until the command's transaction has ended.
  *
  * COMMIT PREPARED and ROLLBACK PREPARED raise marks, DROP EXTENSION leaves the
  * worker without anything to do: they wake it.
@@ -21,6 +21,7 @@
 #include "compat.h"
 #include "miscadmin.h"
 #include "pgstat.h"
+#include "projector_state.h"
 #include "shared_state.h"
 #include "storage/ipc.h"
 #include "tcop/utility.h"
@@ -31,8 +32,12 @@
 #include "utils/syscache.h"
 #include "xact_state.h"
 
-/* As long as such a command itself waits for others to leave. */
-#define PATIENCE	INT64CONST(5000000)
+/*
+ * As long as such a command itself waits for others to leave; and how long
+ * projectors have to finish a batch.
+ */
+#define PATIENCE			INT64CONST(5000000)
+#define PROJECTORS_PATIENCE	INT64CONST(2000000)
 
 static ProcessUtility_hook_type previous_hook = NULL;
 
@@ -75,7 +80,10 @@ process_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 	bool		wake = ends_prepared(statement);
 
 	if (may_drop_extension(statement))
+	{
 		es_rescan_at_end();
+		es_projections_changed_at_end();
+	}
 	if (db)
 	{
 		PG_ENSURE_ERROR_CLEANUP(let_worker_in, PointerGetDatum(db));
@@ -170,11 +178,16 @@ is_template(Oid database)
 	return is;
 }
 
-/* Waits until the worker has gone; for so long as the command itself would. */
+/*
+ * Waits until the worker and the projectors have gone; for so long as the command itself
+ * would.  A projector in the midst of a long batch is terminated: then the batch
+ * is run anew, later.
+ */
 static void
 wait_until_left(DatabaseSlot *db)
 {
 	MonotonicTime deadline = es_now() + PATIENCE;
+	bool		terminate = false;
 
 	ConditionVariablePrepareToSleep(&es_shared->left);
 	for (;;)
@@ -183,13 +196,15 @@ wait_until_left(DatabaseSlot *db)
 		bool		gone;
 
 		LWLockAcquire(es_shared->lock, LW_EXCLUSIVE);
-		gone = db->worker_pid == 0;
+		gone = !es_evict_projectors(db->database, terminate) && db->worker_pid == 0;
 		if (db->worker_latch)
 			SetLatch(db->worker_latch);
 		LWLockRelease(es_shared->lock);
 		if (gone || left <= 0)
 			break;
-		(void) ConditionVariableTimedSleep(&es_shared->left, left / 1000 + 1, PG_WAIT_EXTENSION);
+		terminate = ConditionVariableTimedSleep(&es_shared->left,
+												Min(left, PROJECTORS_PATIENCE) / 1000 + 1,
+												PG_WAIT_EXTENSION);
 	}
 	ConditionVariableCancelSleep();
 }

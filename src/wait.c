@@ -23,10 +23,8 @@
 
 PG_FUNCTION_INFO_V1(event_store_wait_for_events);
 
-#define MAX_TIMEOUT		(60 * USECS_PER_SEC)
 #define POLL			50		/* ms */
 
-static MonotonicTime arg_timeout(FunctionCallInfo fcinfo, int n);
 static int64 newest_checkpoint(Oid relid, int64 *published, bool *hidden);
 static void sleep_a_little(MonotonicTime deadline);
 static void sleep_until_risen(FeedSlot *feed, Oid relid, int64 after, MonotonicTime deadline);
@@ -36,7 +34,7 @@ event_store_wait_for_events(PG_FUNCTION_ARGS)
 {
 	Oid			relid = es_arg_table(fcinfo);
 	int64		after = es_arg_int64(fcinfo, 1, 0);
-	MonotonicTime deadline = es_now() + arg_timeout(fcinfo, 2);
+	MonotonicTime deadline = es_now() + es_arg_timeout(fcinfo, 2);
 	bool		hidden;
 	int64		published;
 	int64		newest = newest_checkpoint(relid, &published, &hidden);
@@ -62,25 +60,6 @@ event_store_wait_for_events(PG_FUNCTION_ARGS)
 		newest = newest_checkpoint(relid, &published, &hidden);
 	}
 	PG_RETURN_INT64(newest);
-}
-
-/* In microseconds. */
-static MonotonicTime
-arg_timeout(FunctionCallInfo fcinfo, int n)
-{
-	Interval   *timeout;
-	double		time;
-
-	if (PG_ARGISNULL(n))
-		es_null_argument("timeout");
-	timeout = PG_GETARG_INTERVAL_P(n);
-	time = ((double) timeout->month * DAYS_PER_MONTH + timeout->day) * USECS_PER_DAY + timeout->time;
-	if (time < 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("timeout must not be negative: %s",
-						DatumGetCString(DirectFunctionCall1(interval_out, IntervalPGetDatum(timeout))))));
-	return time > MAX_TIMEOUT ? MAX_TIMEOUT : (MonotonicTime) time;
 }
 
 /*

@@ -20,6 +20,9 @@
  * and less often: so nothing depends on a wake-up.  Between looks it has no transaction, no
  * snapshot and no lock.
  *
+ * It also starts the processes that run projections, and wakes them; see
+ * projectors.c.
+ *
  * An error in the midst of one table's look is logged, that table tried again
  * later, and the others go on.  After any other error the worker ends, and
  * the launcher starts another one.
@@ -29,7 +32,6 @@
 #include "access/xact.h"
 #include "access/xlog.h"
 #include "catalog/pg_authid.h"
-#include "compat.h"
 #include "event_table.h"
 #include "executor/spi.h"
 #include "feed.h"
@@ -40,6 +42,9 @@
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
+#include "projector_state.h"
+#include "projectors.h"
+#include "session.h"
 #include "settings.h"
 #include "storage/ipc.h"
 #include "storage/proc.h"
@@ -49,14 +54,13 @@
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
-/* Milliseconds between two looks, while somebody waits. */
+/* Milliseconds between two looks, while somebody waits, and for projections. */
 #define LOOK_FOR_WAITERS	1
+#define LOOK_FOR_PROJECTIONS	5
 
 /* Microseconds. */
 #define FIRST_BACK_OFF		INT64CONST(5000)	/* while something is in flight */
 #define LAST_BACK_OFF		INT64CONST(1000000)
-#define FIRST_RETRY			INT64CONST(1000000) /* after an error */
-#define LAST_RETRY			INT64CONST(60000000)
 #define TURN				INT64CONST(1000000) /* when workers are scarce */
 #define RESCAN_INTERVAL		INT64CONST(1000000)
 
@@ -77,7 +81,6 @@ static MonotonicTime look_around(void);
 static MonotonicTime when_due(FeedSlot *feed);
 static void visit(FeedSlot *feed);
 static void describe_visit(void *arg);
-static MonotonicTime recover(int *failures);
 static bool look(FeedSlot *feed);
 static void notify(FeedSlot *feed);
 static void record(FeedSlot *feed);
@@ -108,6 +111,7 @@ event_store_worker_main(Datum arg)
 		if (rescan_after <= es_now() && pg_atomic_exchange_u32(&database->rescan, 0))
 			find_event_tables();
 		next = look_around();
+		next = Min(next, es_attend_projectors(database));
 		if (pg_atomic_read_u32(&database->rescan))
 			next = Min(next, rescan_after);
 		if (must_leave(next))
@@ -129,41 +133,19 @@ event_store_worker_main(Datum arg)
 	}
 }
 
-/*
- * Undoes what the database's settings have changed for us; they are made by its
- * owner, who may set role, and session_authorization, too.  A superuser who
- * looks like somebody else is not safe.
- */
+/* Undoes what the database's settings have changed for us. */
 static void
 prepare(void)
 {
 	static const char *const settings[][2] = {
 		{"search_path", "pg_catalog, pg_temp"},
-		{"default_transaction_isolation", "read committed"},
-		{"default_transaction_read_only", "off"},
-		{"default_transaction_deferrable", "off"},
 		{"statement_timeout", "0"},
-		{"idle_in_transaction_session_timeout", "0"},
-		{"lock_timeout", "1s"},
-		ES_NO_TRANSACTION_TIMEOUT
-		{"exit_on_error", "off"},
-
-		/*
-		 * Nothing it writes needs to be there after a crash, and it must not
-		 * wait for standbys.
-		 */
-		{"synchronous_commit", "off"}
+		{"lock_timeout", "1s"}
 	};
 
 	for (int i = 0; i < (int) lengthof(settings); i++)
 		SetConfigOption(settings[i][0], settings[i][1], PGC_SUSET, PGC_S_OVERRIDE);
-
-	SetSessionAuthorization(BOOTSTRAP_SUPERUSERID, true);
-	SetConfigOption("role", "none", PGC_SUSET, PGC_S_OVERRIDE);
-	if (GetUserId() != BOOTSTRAP_SUPERUSERID || GetOuterUserId() != BOOTSTRAP_SUPERUSERID)
-		ereport(FATAL,
-				(errcode(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION),
-				 errmsg("event_store worker could not become the bootstrap superuser")));
+	es_prepare_session(BOOTSTRAP_SUPERUSERID);
 }
 
 /*
@@ -212,6 +194,7 @@ find_event_tables(void)
 	PopActiveSnapshot();
 	CommitTransactionCommand();
 	pgstat_report_activity(STATE_IDLE, "waiting for appends");
+	es_reload_projections();
 	rescan_after = es_now() + RESCAN_INTERVAL;
 }
 
@@ -285,6 +268,8 @@ when_due(FeedSlot *feed)
 
 	if (recording())
 		interval = Min(interval, es_standby_interval);
+	if (feed->projected)
+		interval = Min(interval, LOOK_FOR_PROJECTIONS);
 	if (somebody_waits(feed))
 		interval = LOOK_FOR_WAITERS;
 	interval = Max(interval, LOOK_FOR_WAITERS);
@@ -319,7 +304,7 @@ visit(FeedSlot *feed)
 	}
 	PG_CATCH();
 	{
-		feed->look_again = recover(&feed->failures);
+		feed->look_again = es_recover(&feed->failures);
 	}
 	PG_END_TRY();
 
@@ -330,7 +315,7 @@ visit(FeedSlot *feed)
 	}
 	PG_CATCH();
 	{
-		notify_after = recover(&notify_failures);
+		notify_after = es_recover(&notify_failures);
 	}
 	PG_END_TRY();
 
@@ -341,7 +326,7 @@ visit(FeedSlot *feed)
 	}
 	PG_CATCH();
 	{
-		feed->record_after = recover(&feed->record_failures);
+		feed->record_after = es_recover(&feed->record_failures);
 	}
 	PG_END_TRY();
 	error_context_stack = context.previous;
@@ -356,21 +341,6 @@ static void
 describe_visit(void *arg)
 {
 	errcontext("looking at the event table with OID %u", ((FeedSlot *) arg)->table);
-}
-
-/* After an error; returns when to try again. */
-static MonotonicTime
-recover(int *failures)
-{
-	MonotonicTime again = es_now() + Min(FIRST_RETRY << Min(*failures, 6), LAST_RETRY);
-
-	HOLD_INTERRUPTS();
-	EmitErrorReport();
-	AbortCurrentTransaction();
-	FlushErrorState();
-	(*failures)++;
-	RESUME_INTERRUPTS();
-	return again;
 }
 
 /*
@@ -404,6 +374,8 @@ look(FeedSlot *feed)
 		{
 			pg_atomic_write_u64(&feed->published, newest);
 			ConditionVariableBroadcast(&feed->risen);
+			if (feed->projected)
+				es_wake_projectors(feed->table);
 		}
 	}
 	CommitTransactionCommand();
@@ -476,7 +448,7 @@ must_leave(MonotonicTime next)
 
 	if (database->keep_out > 0)
 		return es_may_leave(database, true);
-	if (es_shared->crowded && next != ES_NEVER)
+	if (es_shared->crowded && next != ES_NEVER && !es_waits_longest(database))
 		return database->started_at + TURN <= now && es_may_leave(database, true);
 	if (next != ES_NEVER)
 		return false;

@@ -36,6 +36,7 @@
 /* List of TableXact, in TopTransactionContext; few, so a list will do. */
 static List *touched = NIL;
 static bool rescan = false;		/* see es_rescan_at_end() */
+static bool projections_changed = false;
 
 static void at_transaction_end(XactEvent event, void *arg);
 static void at_release(ResourceReleasePhase phase, bool isCommit, bool isTopLevel, void *arg);
@@ -44,7 +45,6 @@ static void at_subtransaction_end(SubXactEvent event, SubTransactionId mine,
 static void enter_feeds(void);
 static TableXact *find_table(Oid relid);
 static TableXact *enter_table(Oid relid);
-static void lock_to_end(const LOCKTAG *tag, LOCKMODE mode);
 static void set_locktag(LOCKTAG *tag, Oid relid, uint32 field3, uint16 field4);
 
 Oid			es_table_being_rewritten = InvalidOid;
@@ -161,6 +161,9 @@ at_release(ResourceReleasePhase phase, bool isCommit, bool isTopLevel, void *arg
 	if (rescan && isCommit)
 		es_rescan();
 	rescan = false;
+	if (projections_changed && isCommit)
+		es_projections_changed(true);
+	projections_changed = false;
 }
 
 /* The worker shall look at this event table when the transaction has ended. */
@@ -176,6 +179,16 @@ void
 es_rescan_at_end(void)
 {
 	rescan = true;
+}
+
+/*
+ * Whoever runs projections shall look which there are.  Also if that has been
+ * rolled back to a savepoint; it costs them a look.
+ */
+void
+es_projections_changed_at_end(void)
+{
+	projections_changed = true;
 }
 
 static TableXact *
@@ -210,16 +223,21 @@ enter_table(Oid relid)
 	return xact;
 }
 
-/* Takes the lock to the end of the top transaction. */
-static void
-lock_to_end(const LOCKTAG *tag, LOCKMODE mode)
+/*
+ * Takes the lock to the end of the top transaction.  False: it would have to be waited
+ * for, and that is not wanted.
+ */
+bool
+es_lock_to_end(const LOCKTAG *tag, LOCKMODE mode, bool wait)
 {
 	ResourceOwner old = CurrentResourceOwner;
+	LockAcquireResult result;
 
 	/* An error resets CurrentResourceOwner, so there is nothing to catch. */
 	CurrentResourceOwner = TopTransactionResourceOwner;
-	(void) LockAcquire(tag, mode, false, false);
+	result = LockAcquire(tag, mode, false, !wait);
 	CurrentResourceOwner = old;
+	return result != LOCKACQUIRE_NOT_AVAIL;
 }
 
 static void
@@ -239,7 +257,7 @@ lock_relation_to_end(Oid relid, LOCKMODE mode)
 	LOCKTAG		tag;
 
 	SET_LOCKTAG_RELATION(tag, MyDatabaseId, relid);
-	lock_to_end(&tag, mode);
+	(void) es_lock_to_end(&tag, mode, true);
 }
 
 /*
@@ -290,7 +308,7 @@ es_lock_stream(EventTable *table, uint32 hash, LOCKMODE mode)
 	set_locktag(&tag, table->relid, hash, STREAM_LOCK);
 	PG_TRY();
 	{
-		lock_to_end(&tag, mode);
+		(void) es_lock_to_end(&tag, mode, true);
 	}
 	PG_CATCH();
 	{
@@ -322,7 +340,7 @@ es_enter_flight(EventTable *table)
 		lock_relation_to_end(table->relid, RowExclusiveLock);
 		set_locktag(&tag, table->relid,
 					(uint32) (last & 0xFFFFFFFF), (uint16) (last >> 32));
-		lock_to_end(&tag, ShareLock);
+		(void) es_lock_to_end(&tag, ShareLock, true);
 		xact->tag = last;
 		xact->in_flight = true;
 		xact->feed = es_find_feed(table->relid);
@@ -350,6 +368,27 @@ es_in_flight(Oid relid)
 	TableXact  *xact = find_table(relid);
 
 	return xact != NULL && xact->in_flight;
+}
+
+/* The last position that this transaction has drawn; 0: none. */
+int64
+es_last_drawn(Oid relid)
+{
+	TableXact  *xact = find_table(relid);
+
+	return xact ? xact->last_position : 0;
+}
+
+/* A number that is another one when this transaction has appended to any event table since. */
+int64
+es_positions_drawn(void)
+{
+	int64		sum = 0;
+	ListCell   *lc;
+
+	foreach(lc, touched)
+		sum += ((TableXact *) lfirst(lc))->last_position;
+	return sum;
 }
 
 /*

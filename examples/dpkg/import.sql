@@ -9,6 +9,9 @@
 CREATE EXTENSION IF NOT EXISTS event_store;
 SELECT 'created event table ' || event_store.create_event_table('packages');
 
+-- From the first event on the database counts along.
+\ir project.sql
+
 CREATE FUNCTION package_stream(package text, arch text, native text) RETURNS text
     LANGUAGE sql IMMUTABLE
     RETURN 'package-' || package ||

@@ -1,7 +1,7 @@
 -- The shape of the extension: signatures, volatility, comments, privileges, and
 -- what a dump and pg_upgrade rely on.
 SET client_min_messages = warning;
-SELECT plan(127);
+SELECT plan(160);
 
 -- Every object of the extension.
 CREATE TEMP TABLE members AS
@@ -60,6 +60,20 @@ INSERT INTO functions VALUES
     ('read_event', 'event_table regclass, event_id uuid, raw boolean DEFAULT false', 'SETOF event_store.event', 's', 'u'),
     ('read_stream', 'event_table regclass, stream text, from_version bigint DEFAULT NULL::bigint, max_count bigint DEFAULT NULL::bigint, direction text DEFAULT ''forward''::text, as_of timestamp with time zone DEFAULT NULL::timestamp with time zone, raw boolean DEFAULT false', 'SETOF event_store.event', 's', 'u'),
     ('read_stream_from_snapshot', 'event_table regclass, stream text, aggregate text, schema_version integer DEFAULT 1, OUT snapshot_version bigint, OUT state jsonb, OUT version bigint, OUT events jsonb', 'record', 's', 'u'),
+    ('alter_projection', 'name text, statement text DEFAULT NULL::text, function regprocedure DEFAULT NULL::regprocedure, types text[] DEFAULT NULL::text[], categories text[] DEFAULT NULL::text[], mode text DEFAULT NULL::text, partitions integer DEFAULT NULL::integer, search_path text DEFAULT NULL::text, tables regclass[] DEFAULT NULL::regclass[], on_error text DEFAULT NULL::text, max_attempts integer DEFAULT NULL::integer, retry_delay interval DEFAULT NULL::interval, batch_size integer DEFAULT NULL::integer, batch_time interval DEFAULT NULL::interval, owner regrole DEFAULT NULL::regrole', 'void', 'v', 'u'),
+    ('cancel_rebuild', 'name text', 'void', 'v', 'u'),
+    ('check_projection', 'name text, against_live boolean DEFAULT false', 'TABLE("table" regclass, rows bigint, digest text, same boolean, difference jsonb)', 'v', 'u'),
+    ('create_projection', 'name text, event_table regclass, statement text DEFAULT NULL::text, function regprocedure DEFAULT NULL::regprocedure, types text[] DEFAULT NULL::text[], categories text[] DEFAULT NULL::text[], mode text DEFAULT ''async''::text, partitions integer DEFAULT 1, search_path text DEFAULT NULL::text, tables regclass[] DEFAULT NULL::regclass[], on_error text DEFAULT ''stop''::text, max_attempts integer DEFAULT 5, retry_delay interval DEFAULT ''00:00:00.2''::interval, batch_size integer DEFAULT 100000, batch_time interval DEFAULT ''00:00:00.1''::interval, start_after bigint DEFAULT 0', 'void', 'v', 'u'),
+    ('drop_parked', 'name text, position bigint DEFAULT NULL::bigint', 'bigint', 'v', 'u'),
+    ('drop_projection', 'name text', 'void', 'v', 'u'),
+    ('dry_run_projection', 'name text, after bigint DEFAULT NULL::bigint, max_count bigint DEFAULT NULL::bigint, OUT events bigint, OUT batches bigint, OUT failed bigint, OUT duration interval, OUT errors jsonb', 'record', 'v', 'u'),
+    ('pause_projection', 'name text', 'void', 'v', 'u'),
+    ('rebuild_projection', 'name text, shadow_schema text DEFAULT NULL::text', 'void', 'v', 'u'),
+    ('reset_projection', 'name text, position bigint DEFAULT 0', 'void', 'v', 'u'),
+    ('resume_projection', 'name text', 'void', 'v', 'u'),
+    ('retry_parked', 'name text, position bigint DEFAULT NULL::bigint', 'bigint', 'v', 'u'),
+    ('run_projection', 'name text, max_batches bigint DEFAULT NULL::bigint, OUT events bigint, OUT batches bigint, OUT parked bigint, OUT position bigint', 'record', 'v', 'u'),
+    ('wait_for_projection', 'name text, position bigint DEFAULT NULL::bigint, timeout interval DEFAULT ''00:00:10''::interval', 'boolean', 'v', 'u'),
     ('register_event_type', 'event_table regclass, type text, description text DEFAULT NULL::text, owner_team text DEFAULT NULL::text, example jsonb DEFAULT NULL::jsonb', 'void', 'v', 'u'),
     ('register_upcaster', 'event_table regclass, type text, from_version integer, function regprocedure', 'void', 'v', 'u'),
     ('save_snapshot', 'event_table regclass, stream text, version bigint, state jsonb, aggregate text DEFAULT ''''::text, schema_version integer DEFAULT 1', 'void', 'v', 'u'),
@@ -123,10 +137,15 @@ SELECT is((SELECT tgenabled FROM pg_trigger WHERE tgname = 'note_upcaster'), 'A'
 SELECT columns_are('event_store', 'feeds', '{event_table,mark,checkpoint,last_position,events_behind,seconds_behind,held_by,held_by_prepared,held_since,notifications,last_notified_at,worker_pid}'::name[]);
 SELECT columns_are('event_store', 'feed_marks', '{event_table,mark,recorded_at}'::name[]);
 SELECT columns_are('event_store', 'mark_holders', '{event_table,position,pid,prepared_transaction,since,user,application_name,state}'::name[]);
+SELECT columns_are('event_store', 'projections', '{name,owner,event_table,mode,status,partitions,position,lag_events,lag_seconds,rate,events,batches,errors,parked,own_appends,attempts,retry_at,last_error_at,last_error_position,last_error_event_id,last_error_stream,last_error_type,last_error_sqlstate,last_error,last_error_context,updated_at,worker_pid,rebuild_position,rebuild_percent,rebuild_eta}'::name[]);
+SELECT columns_are('event_store', 'parked_events', '{projection,position,event_id,stream,type,attempts,sqlstate,message,context,parked_at,tried_at}'::name[]);
+SELECT columns_are('event_store', 'registered_projections', '{name,owner,event_table,statement,function,types,categories,mode,partitions,search_path,tables,on_error,max_attempts,retry_delay,batch_size,batch_time,start_after,paused,restored,shadow_schema}'::name[]);
+SELECT columns_are('event_store', 'projection_checkpoints', '{projection,rebuild,partition,position,event_id,events,batches,errors,own_appends,rate,updated_at,attempts,failed,retry_at,error_position,error_event_id,error_stream,error_type,error_sqlstate,error_message,error_context,error_at}'::name[]);
+SELECT columns_are('event_store', 'projection_parked', '{projection,rebuild,position,event_id,stream,type,attempts,sqlstate,message,context,parked_at,tried_at}'::name[]);
 SELECT columns_are('event_store', 'snapshots', '{event_table,stream,aggregate,schema_version,version,state,saved_at}'::name[]);
-SELECT is_empty($$ SELECT c.oid::regclass FROM pg_class c WHERE relnamespace = 'event_store'::regnamespace AND relkind = 'v'
+SELECT is_empty($$ SELECT c.oid::regclass FROM pg_class c WHERE relnamespace = 'event_store'::regnamespace AND relkind = 'v' AND relname !~ '^_'
                      AND NOT EXISTS (SELECT 1 FROM aclexplode(relacl) a WHERE a.grantee = 0 AND a.privilege_type = 'SELECT') $$,
-                         'everybody may read the views');
+                         'everybody may read the views, but for those that only other views need');
 SELECT is_empty($$ SELECT c.oid::regclass FROM pg_class c, aclexplode(relacl) a WHERE relnamespace = 'event_store'::regnamespace AND relkind IN ('r', 'S') AND a.grantee = 0 AND NOT (relname = 'aggregates' AND a.privilege_type = 'SELECT') $$,
                 'nobody else may read or write the tables, but for the definitions of aggregates, which all may read');
 
@@ -151,7 +170,8 @@ SELECT set_eq($$ SELECT format('%s on %s by %s, %s', evtname, evtevent, evtfoid:
 SELECT set_eq($$ SELECT format('%s %s %s %s', name, vartype, boot_val, context) FROM pg_settings WHERE name LIKE 'event_store.%' $$,
               ARRAY['event_store.notify enum auto superuser', 'event_store.sync_commit bool on superuser',
                     'event_store.notify_interval integer 5 sighup', 'event_store.standby_interval integer 200 sighup',
-                    'event_store.worker_idle_timeout integer 300 sighup', 'event_store.max_workers integer 4 sighup', 'event_store.max_event_tables integer 1000 sighup'],
+                    'event_store.worker_idle_timeout integer 300 sighup', 'event_store.max_workers integer 4 sighup', 'event_store.max_event_tables integer 1000 sighup',
+                    'event_store.max_projectors integer 3 sighup'],
                   'its settings, and who may set them');
 SELECT is_empty($$ SELECT name FROM pg_settings WHERE name LIKE 'event_store.%' AND (coalesce(short_desc, '') = '' OR coalesce(extra_desc, '') = '') $$, 'every setting is described');
 

@@ -1,7 +1,7 @@
 -- What is not an event table is refused by every function that takes one, with
 -- an error that says what it is instead.
 SET client_min_messages = warning;
-SELECT plan(525);
+SELECT plan(540);
 
 -- SQLSTATE, message, detail, hint, table.
 \ir include/error_of.sql
@@ -28,6 +28,7 @@ INSERT INTO calls VALUES
     ('append_streams',  $$ SELECT event_store.append_streams(%s, '[{"stream": "a-1", "events": [{"type": "T", "data": 1}]}]') $$),
     ('channel',         $$ SELECT event_store.channel(%s) $$),
     ('check_guards',    $$ SELECT event_store.check_guards(%s) $$),
+    ('create_projection', $$ SELECT event_store.create_projection('p', %s, 'SELECT FROM events', mode => 'manual') $$),
     ('drop_event_table', $$ SELECT event_store.drop_event_table(%s) $$),
     ('guard',           $$ SELECT event_store.guard(%s) $$),
     ('high_water_mark', $$ SELECT event_store.high_water_mark(%s) $$),

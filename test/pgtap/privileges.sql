@@ -2,7 +2,7 @@
 -- the right to read, ownership the right to administer; nothing else is needed,
 -- and nothing less will do.
 SET client_min_messages = warning;
-SELECT plan(380);
+SELECT plan(481);
 
 CREATE ROLE es_privileges_owner;
 CREATE ROLE es_privileges_member IN ROLE es_privileges_owner;
@@ -19,7 +19,14 @@ SELECT event_store.append_batch('shop.orders', 'order-1', '{A,B,C}', '{1,2,3}',
     event_ids => '{00000000-0000-0000-0000-000000000001,00000000-0000-0000-0000-000000000002,00000000-0000-0000-0000-000000000003}') \g /dev/null
 SELECT event_store.save_snapshot('shop.orders', 'order-1', 2, '{}') \g /dev/null
 CREATE TABLE shop.audit (a int);
+CREATE TABLE shop.model (a int);
 RESET ROLE;
+SELECT format('GRANT CREATE ON DATABASE %I TO es_privileges_owner', current_database()) \gexec
+SET ROLE es_privileges_owner;
+SELECT event_store.create_projection(name, 'shop.orders', 'SELECT FROM events', mode => 'manual', tables => '{shop.model}') FROM unnest('{proj,rebuilt}'::text[]) name \g /dev/null
+SELECT event_store.rebuild_projection('rebuilt') \g /dev/null
+RESET ROLE;
+SELECT format('REVOKE CREATE ON DATABASE %I FROM es_privileges_owner', current_database()) \gexec
 SELECT event_store.create_aggregate('order', snapshot_every => 1) \g /dev/null
 SET ROLE es_privileges_owner;
 GRANT INSERT ON shop.orders TO es_privileges_insert, es_privileges_both;
@@ -32,6 +39,8 @@ RESET ROLE;
 CREATE TABLE calls (name text, needs text, command text);
 GRANT SELECT ON calls TO PUBLIC;
 INSERT INTO calls VALUES
+    -- before any append, behind which it would not wait
+    ('wait_for_projection', 'SELECT or INSERT', $$ SELECT event_store.wait_for_projection('proj', 0) $$),
     ('append',          'INSERT', $$ SELECT event_store.append('shop.orders', 'order-1', 'T', '{}', 3) $$),
     ('append_batch',    'INSERT', $$ SELECT event_store.append_batch('shop.orders', 'order-1', '{T}', '{1}', 3) $$),
     ('append_json',     'INSERT', $$ SELECT event_store.append_json('shop.orders', 'order-1', '[{"type": "T", "data": 1}]', 3) $$),
@@ -75,6 +84,19 @@ INSERT INTO calls VALUES
     ('prune_snapshots', 'ownership', $$ SELECT event_store.prune_snapshots('shop.orders') $$),
     ('verify_snapshots', 'SELECT', $$ SELECT event_store.verify_snapshots('shop.orders', 'order') $$),
     ('read_stream_from_snapshot', 'SELECT', $$ SELECT event_store.read_stream_from_snapshot('shop.orders', 'order-1', 'order') $$),
+    ('alter_projection', 'ownership of proj', $$ SELECT event_store.alter_projection('proj') $$),
+    ('cancel_rebuild', 'ownership of proj', $$ SELECT event_store.cancel_rebuild('rebuilt') $$),
+    ('check_projection', 'ownership of proj', $$ SELECT event_store.check_projection('proj') $$),
+    ('drop_parked', 'ownership of proj', $$ SELECT event_store.drop_parked('proj') $$),
+    ('drop_projection', 'ownership of proj', $$ SELECT event_store.drop_projection('proj') $$),
+    ('dry_run_projection', 'ownership of proj', $$ SELECT event_store.dry_run_projection('proj') $$),
+    ('pause_projection', 'ownership of proj', $$ SELECT event_store.pause_projection('proj') $$),
+    ('reset_projection', 'ownership of proj', $$ SELECT event_store.reset_projection('proj') $$),
+    ('resume_projection', 'ownership of proj', $$ SELECT event_store.resume_projection('proj') $$),
+    ('retry_parked', 'ownership of proj', $$ SELECT event_store.retry_parked('proj') $$),
+    ('run_projection', 'ownership of proj', $$ SELECT event_store.run_projection('proj') $$),
+    ('create_projection', 'SELECT', $$ SELECT event_store.create_projection('new', 'shop.orders', 'SELECT FROM events', mode => 'manual') $$),
+    ('rebuild_projection', 'ownership of proj and CREATE on the database', $$ SELECT event_store.rebuild_projection('proj') $$),
     ('stream_exists',   'nothing', $$ SELECT event_store.stream_exists() $$),
     ('stream_version',  'SELECT', $$ SELECT event_store.stream_version('shop.orders', 'order-1') $$),
     ('streams',         'SELECT', $$ SELECT event_store.streams('shop.orders') $$),
@@ -96,10 +118,12 @@ END $$;
 CREATE FUNCTION pg_temp.check_role(who text, has text[]) RETURNS SETOF text LANGUAGE sql AS $$
     SELECT is(pg_temp.outcome(command),
               CASE WHEN needs = ANY (has || '{nothing}') THEN 'allowed'
+                   WHEN needs = 'SELECT or INSERT' AND has && '{SELECT,INSERT}' THEN 'allowed'
+                   WHEN needs ~ '^ownership of proj' AND 'ownership of proj' <> ALL (has) THEN '42501: must be owner of projection ' || CASE name WHEN 'cancel_rebuild' THEN 'rebuilt' ELSE 'proj' END
                    WHEN name ~ 'snapshots?$' AND 'SELECT' <> ALL (has) THEN '42501: permission denied for table orders'
                    WHEN needs = 'ownership' THEN '42501: must be owner of table orders'
                    WHEN needs = 'ownership of its own' THEN '42501: must be owner of aggregate order'
-                   WHEN needs = 'CREATE on the database' THEN '42501: permission denied for database ' || current_database()
+                   WHEN needs ~ 'CREATE on the database$' THEN '42501: permission denied for database ' || current_database()
                    WHEN needs = 'ownership of audit' THEN '42501: must be owner of table audit'
                    WHEN needs = 'CREATE' THEN '42501: permission denied for schema shop'
                    ELSE '42501: permission denied for table orders' END,
@@ -115,9 +139,9 @@ SELECT pg_temp.check_role('all privileges', '{INSERT,SELECT}');
 SET ROLE es_privileges_none;
 SELECT pg_temp.check_role('nothing', '{}');
 SET ROLE es_privileges_owner;
-SELECT pg_temp.check_role('owner', '{INSERT,SELECT,CREATE,ownership,"ownership of audit"}');
+SELECT pg_temp.check_role('owner', '{INSERT,SELECT,CREATE,ownership,"ownership of audit","ownership of proj"}');
 SET ROLE es_privileges_member;
-SELECT pg_temp.check_role('member of the owner', '{INSERT,SELECT,CREATE,ownership,"ownership of audit"}');
+SELECT pg_temp.check_role('member of the owner', '{INSERT,SELECT,CREATE,ownership,"ownership of audit","ownership of proj"}');
 RESET ROLE;
 SELECT is((SELECT count(*) || ' ' || max(position) FROM shop.orders), '3 3', 'what these calls did was undone');
 
@@ -199,9 +223,11 @@ RESET event_store.notify;
 REVOKE SET ON PARAMETER event_store.notify FROM es_privileges_owner;
 
 -- Private functions.
-SELECT is_empty($$ SELECT oid::regprocedure FROM pg_proc WHERE pronamespace = 'event_store'::regnamespace AND proname ~ '^_'
+-- A view calls functions as whoever reads it.
+SELECT is_empty($$ SELECT oid::regprocedure FROM pg_proc p WHERE pronamespace = 'event_store'::regnamespace AND proname ~ '^_'
+                    AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_rewrite'::regclass AND d.refclassid = 'pg_proc'::regclass AND d.refobjid = p.oid)
                     AND prorettype NOT IN ('trigger'::regtype, 'event_trigger'::regtype) AND has_function_privilege('es_privileges_none', oid, 'EXECUTE') $$,
-                'private functions that are no trigger functions are not for the public');
+                'private functions that are neither trigger functions nor in views are not for the public');
 SELECT matches(pg_temp.outcome(format('SELECT event_store.%I()', proname)), '^(0A000|39P01|39P03): ', format('%s() cannot be called by hand',
     proname))
   FROM pg_proc WHERE pronamespace = 'event_store'::regnamespace AND prorettype IN ('trigger'::regtype, 'event_trigger'::regtype)

@@ -195,8 +195,9 @@ EOT
 	is($node->safe_psql('postgres', 'SELECT ' . mark('ev')), $before, 'and not here');
 }
 
-# Logical replication of all tables brings nobody the marks of another server.
+# Logical replication of all tables brings nobody the marks of another server, nor its projections.
 {
+	$node->safe_psql('postgres', q{SELECT event_store.create_projection('before', 'ev', 'SELECT FROM events', mode => 'manual')});
 	$node->safe_psql('postgres', q{CREATE PUBLICATION pub FOR ALL TABLES; SELECT pg_create_logical_replication_slot('slot', 'pgoutput')});
 	$node->safe_psql('template1', 'CREATE DATABASE subscriber');
 	$node->safe_psql('subscriber', q{CREATE EXTENSION event_store; SELECT event_store.create_event_table(t) FROM unnest('{ev,tick,log,own}'::text[]) t});
@@ -206,9 +207,18 @@ EOT
 	$node->safe_psql('postgres', q{SELECT event_store.create_event_table('only_here')});
 	recorded($node, 'only_here', 0, 'a table that the subscriber has not');
 	recorded($node, 'ev', append($node, 'ev'), 'and an append');
+	$node->safe_psql('postgres', q{
+		SELECT event_store.create_projection('after', 'ev', 'SELECT FROM events', mode => 'manual');
+		SELECT event_store.run_projection(name) FROM event_store.projections;
+	});
 	$node->wait_for_catchup('sub');
 	is($node->safe_psql('subscriber', 'SELECT count(*) FROM ev'), $node->safe_psql('postgres', 'SELECT count(*) FROM ev'), 'a subscription to all tables of another database gets the events');
 	is($node->safe_psql('subscriber', 'SELECT max(mark) FROM event_store.feed_marks'), 1, 'and not the marks');
+	is($node->safe_psql('postgres', 'SELECT count(*) FROM event_store.projection_checkpoints WHERE events > 0'), 2, 'there are projections');
+	is($node->safe_psql('subscriber', "SELECT count(*) FROM event_store.$_"), 0, "nothing of them arrives: $_")
+	  for qw(registered_projections projection_checkpoints);
+	is($node->safe_psql('subscriber', q{SELECT string_agg(DISTINCT srsubstate::text, '') FROM pg_subscription_rel}), 'r', 'and all of it has been copied');
+	$node->safe_psql('postgres', 'SELECT event_store.drop_projection(name) FROM event_store.projections');
 	$node->safe_psql('subscriber', 'DROP SUBSCRIPTION sub');
 	$node->safe_psql('postgres', 'DROP TABLE only_here; DROP PUBLICATION pub');
 }

@@ -9,7 +9,8 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-our @EXPORT = qw(new_server log_is_clean refused eventually workers_sql worker comes leaves);
+our @EXPORT = qw(new_server log_is_clean background_complaints refused eventually workers_sql worker comes leaves
+  kill_9 writers finish_writers caught_up is_fold projection_is);
 
 # A running server.  allows_streaming as for init(); conf are further lines of
 # postgresql.conf; with no_extension the database postgres is left empty.
@@ -50,6 +51,15 @@ sub log_is_clean
 		is(join("\n", $count, @bad), '0', 'the log of ' . $node->name . ' is clean');
 	}
 	return;
+}
+
+# What background processes complain of, from that place in the log on; but not
+# of being ended.
+sub background_complaints
+{
+	my ($node, $offset) = @_;
+
+	return join "\n", grep { /\[\d+\] (?!57P0)\w{5} (?:WARNING|ERROR|FATAL|PANIC):/ } split /\n/, slurp_file($node->logfile, $offset // 0);
 }
 
 # The statement fails with that SQLSTATE and a message, DETAIL or HINT like
@@ -108,6 +118,82 @@ sub leaves
 
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
 	eventually($node, 'SELECT count(*) = 0 FROM (' . workers_sql($db) . ') w', $name);
+	return;
+}
+
+# kill -9 of a process of the server, which restarts all of them.
+sub kill_9
+{
+	my ($node, $pid) = @_;
+	my $offset = -s $node->logfile;
+
+	kill 'KILL', $pid;
+	$node->wait_for_log(qr/all server processes terminated; reinitializing/, $offset);
+	$node->poll_query_until('postgres', 'SELECT true');
+	return;
+}
+
+# Clients that append up to 1,000 events a second, in batches of five whose data are a number, to 40 streams,
+# until they are killed or the table enough is made.
+sub writers
+{
+	my ($node, $count, $event_table, $db) = @_;
+	my $script = <<"EOT";
+DO \$\$
+DECLARE
+	event_table regclass := '$event_table';
+BEGIN
+	FOR n IN 1 .. 1000000 LOOP
+		EXIT WHEN to_regclass('enough') IS NOT NULL;
+		PERFORM event_store.append_batch(event_table, 's-' || (random() * 39)::int, array_fill('T'::text, '{5}'), array_fill(to_jsonb(n), '{5}'));
+		COMMIT;
+		PERFORM pg_sleep(0.005);
+	END LOOP;
+END \$\$;
+EOT
+
+	return map { IPC::Run::start([ 'psql', '-XAtq', '-d', $node->connstr($db // 'postgres'), '-c', $script ], '>', '/dev/null', '2>', '/dev/null') } 1 .. $count;
+}
+
+# Ends them; returns how many have failed.
+sub finish_writers
+{
+	my ($node, $db, @writers) = @_;
+
+	$node->safe_psql($db, 'CREATE TABLE enough ()');
+	my $failed = grep { !$_->finish } @writers;
+	$node->safe_psql($db, 'DROP TABLE enough');
+	return $failed;
+}
+
+# A projection has handled everything that can be read now.
+sub caught_up
+{
+	my ($node, $projection, $name, $db) = @_;
+
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	is($node->safe_psql($db // 'postgres', "SELECT event_store.wait_for_projection('$projection', timeout => '60 s')"), 't', $name);
+	return;
+}
+
+# Two queries have the same rows.
+sub is_fold
+{
+	my ($node, $model, $fold, $name, $db) = @_;
+
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	is($node->safe_psql($db // 'postgres', "SELECT (SELECT count(*) FROM (($model) EXCEPT ALL ($fold)) a), (SELECT count(*) FROM (($fold) EXCEPT ALL ($model)) b)"),
+		'0|0', $name);
+	return;
+}
+
+# Waits until a projection is as the condition on event_store.projections says.
+sub projection_is
+{
+	my ($node, $projection, $condition, $name, $db) = @_;
+
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	ok($node->poll_query_until($db // 'postgres', "SELECT $condition FROM event_store.projections WHERE name = '$projection'"), $name);
 	return;
 }
 
