@@ -11,14 +11,15 @@
 #include "access/table.h"
 #include "access/xact.h"
 #include "catalog/indexing.h"
+#include "catalog/pg_collation.h"
+#include "compat.h"
 #include "own_tables.h"
 #include "parked.h"
 #include "utils/builtins.h"
+#include "utils/fmgroids.h"
 #include "utils/rel.h"
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
-
-#define PARKED		"projection_parked"
 
 /* The columns of event_store.projection_parked. */
 enum
@@ -42,8 +43,8 @@ enum
 List *
 es_list_parked(const char *projection, bool rebuild)
 {
-	Relation	rel = table_open(es_own_table(PARKED, false), AccessShareLock);
-	SysScanDesc scan = es_scan_projection(rel, projection);
+	Relation	rel = table_open(es_own_table(ES_PARKED, false), AccessShareLock);
+	SysScanDesc scan = es_scan_projection(rel, projection, rebuild ? ES_REBUILD_ROWS : ES_LIVE_ROWS);
 	HeapTuple	tuple;
 	List	   *parked = NIL;
 
@@ -54,8 +55,6 @@ es_list_parked(const char *projection, bool rebuild)
 		ParkedEvent *event;
 
 		heap_deform_tuple(tuple, RelationGetDescr(rel), values, nulls);
-		if (DatumGetBool(values[REBUILD]) != rebuild)
-			continue;
 		event = palloc0(sizeof(ParkedEvent));
 		event->error.position = DatumGetInt64(values[POSITION]);
 		event->error.event_id = *DatumGetUUIDP(values[EVENT_ID]);
@@ -103,33 +102,39 @@ form_row(Relation rel, const char *projection, bool rebuild, EventError *error, 
 void
 es_park(const char *projection, bool rebuild, EventError *error, int attempts)
 {
-	Relation	rel = table_open(es_own_table(PARKED, false), RowExclusiveLock);
+	Relation	rel = table_open(es_own_table(ES_PARKED, false), RowExclusiveLock);
 
 	CatalogTupleInsert(rel, form_row(rel, projection, rebuild, error, attempts, GetCurrentTimestamp()));
 	table_close(rel, NoLock);
 	CommandCounterIncrement();
 }
 
-static bool
-is_at(HeapTuple tuple, TupleDesc desc, void *arg)
-{
-	bool		isnull;
-
-	return !DatumGetBool(heap_getattr(tuple, REBUILD + 1, desc, &isnull)) &&
-		DatumGetInt64(heap_getattr(tuple, POSITION + 1, desc, &isnull)) == *(int64 *) arg;
-}
-
 void
 es_delete_parked_event(const char *projection, int64 position)
 {
-	es_delete_projection_rows(PARKED, projection, is_at, &position);
+	Relation	rel = table_open(es_own_table(ES_PARKED, false), RowExclusiveLock);
+	ScanKeyData keys[3];
+	SysScanDesc scan;
+	HeapTuple	tuple;
+
+	/* By all of the primary key: there may be very many. */
+	ScanKeyEntryInitialize(&keys[0], 0, PROJECTION + 1, BTEqualStrategyNumber, InvalidOid, C_COLLATION_OID,
+						   F_TEXTEQ, CStringGetTextDatum(projection));
+	ScanKeyInit(&keys[1], REBUILD + 1, BTEqualStrategyNumber, F_BOOLEQ, BoolGetDatum(false));
+	ScanKeyInit(&keys[2], POSITION + 1, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(position));
+	scan = systable_beginscan(rel, es_primary_key_index(rel), true, NULL, 3, keys);
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+		CatalogTupleDelete(rel, &tuple->t_self);
+	systable_endscan(scan);
+	table_close(rel, NoLock);
+	CommandCounterIncrement();
 }
 
 /* It has been tried again, and failed again. */
 void
 es_note_parked_error(const char *projection, ParkedEvent *parked, EventError *error)
 {
-	Relation	rel = table_open(es_own_table(PARKED, false), RowExclusiveLock);
+	Relation	rel = table_open(es_own_table(ES_PARKED, false), RowExclusiveLock);
 
 	es_delete_parked_event(projection, parked->error.position);
 	CatalogTupleInsert(rel, form_row(rel, projection, false, error, parked->attempts + 1, parked->parked_at));
@@ -137,30 +142,22 @@ es_note_parked_error(const char *projection, ParkedEvent *parked, EventError *er
 	CommandCounterIncrement();
 }
 
-static bool
-is_of_kind(HeapTuple tuple, TupleDesc desc, void *arg)
-{
-	bool		isnull;
-
-	return DatumGetBool(heap_getattr(tuple, REBUILD + 1, desc, &isnull)) == *(bool *) arg;
-}
-
 void
 es_delete_parked(const char *projection, bool rebuild)
 {
-	es_delete_projection_rows(PARKED, projection, is_of_kind, &rebuild);
+	es_delete_projection_rows(ES_PARKED, projection, rebuild ? ES_REBUILD_ROWS : ES_LIVE_ROWS);
 }
 
 /* A rebuild takes the place of what was live. */
 void
 es_take_over_parked(const char *projection)
 {
-	Relation	rel = table_open(es_own_table(PARKED, false), RowExclusiveLock);
+	Relation	rel = table_open(es_own_table(ES_PARKED, false), RowExclusiveLock);
 	SysScanDesc scan;
 	HeapTuple	tuple;
 
 	es_delete_parked(projection, false);
-	scan = es_scan_projection(rel, projection);
+	scan = es_scan_projection(rel, projection, ES_REBUILD_ROWS);
 	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
 	{
 		Datum		values[NUM_COLUMNS] = {[REBUILD] = BoolGetDatum(false)};

@@ -75,15 +75,20 @@ static HeapTuple form_row(Relation rel, Projection *projection);
 pg_noreturn static void no_such_projection(const char *name);
 static int	choice(const char *const *choices, const char *value);
 
-/* A scan for the rows whose key begins with the name of a projection. */
+/*
+ * A scan for the rows of a projection, in the order of the primary key.  In tables where
+ * the name is followed by a flag for those of a rebuild, of one kind.
+ */
 SysScanDesc
-es_scan_projection(Relation rel, const char *name)
+es_scan_projection(Relation rel, const char *name, ProjectionRows rows)
 {
-	ScanKeyData key;
+	ScanKeyData keys[2];
 
-	ScanKeyEntryInitialize(&key, 0, 1, BTEqualStrategyNumber, InvalidOid, C_COLLATION_OID,
+	ScanKeyEntryInitialize(&keys[0], 0, 1, BTEqualStrategyNumber, InvalidOid, C_COLLATION_OID,
 						   F_TEXTEQ, CStringGetTextDatum(name));
-	return systable_beginscan(rel, es_primary_key_index(rel), true, NULL, 1, &key);
+	ScanKeyInit(&keys[1], 2, BTEqualStrategyNumber, F_BOOLEQ, BoolGetDatum(rows == ES_REBUILD_ROWS));
+	return systable_beginscan(rel, es_primary_key_index(rel), true, NULL,
+							  rows == ES_ALL_ROWS ? 1 : 2, keys);
 }
 
 /* NULL if there is none of that name, or not even the extension. */
@@ -97,7 +102,7 @@ es_find_projection(const char *name)
 
 	if (rel == NULL)
 		return NULL;
-	scan = es_scan_projection(rel, name);
+	scan = es_scan_projection(rel, name, ES_ALL_ROWS);
 	if (HeapTupleIsValid(tuple = systable_getnext(scan)))
 		projection = read_row(rel, tuple);
 	systable_endscan(scan);
@@ -241,7 +246,7 @@ void
 es_update_projection(Projection *projection)
 {
 	Relation	rel = table_open(es_own_table(ES_PROJECTIONS, false), RowExclusiveLock);
-	SysScanDesc scan = es_scan_projection(rel, projection->name);
+	SysScanDesc scan = es_scan_projection(rel, projection->name, ES_ALL_ROWS);
 	HeapTuple	old = systable_getnext(scan);
 
 	if (!HeapTupleIsValid(old))
@@ -256,26 +261,21 @@ es_update_projection(Projection *projection)
 void
 es_delete_projection(const char *name)
 {
-	es_delete_checkpoints(name, false);
-	es_delete_checkpoints(name, true);
-	es_delete_parked(name, false);
-	es_delete_parked(name, true);
-	es_delete_projection_rows(ES_PROJECTIONS, name, NULL, NULL);
+	es_delete_projection_rows(ES_CHECKPOINTS, name, ES_ALL_ROWS);
+	es_delete_projection_rows(ES_PARKED, name, ES_ALL_ROWS);
+	es_delete_projection_rows(ES_PROJECTIONS, name, ES_ALL_ROWS);
 	es_projections_changed_at_end();
 }
 
-/* Rows of a table whose key begins with the projection; of those, which the test says. */
 void
-es_delete_projection_rows(const char *table, const char *name,
-						  bool (*wanted) (HeapTuple tuple, TupleDesc desc, void *arg), void *arg)
+es_delete_projection_rows(const char *table, const char *name, ProjectionRows rows)
 {
 	Relation	rel = table_open(es_own_table(table, false), RowExclusiveLock);
-	SysScanDesc scan = es_scan_projection(rel, name);
+	SysScanDesc scan = es_scan_projection(rel, name, rows);
 	HeapTuple	tuple;
 
 	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
-		if (wanted == NULL || wanted(tuple, RelationGetDescr(rel), arg))
-			CatalogTupleDelete(rel, &tuple->t_self);
+		CatalogTupleDelete(rel, &tuple->t_self);
 	systable_endscan(scan);
 	table_close(rel, NoLock);
 	CommandCounterIncrement();

@@ -11,6 +11,8 @@
 #include "utils/array.h"
 
 #define ES_PROJECTIONS		"registered_projections"
+#define ES_CHECKPOINTS		"projection_checkpoints"
+#define ES_PARKED			"projection_parked"
 
 #define ES_MAX_PARTITIONS	256
 
@@ -27,6 +29,14 @@ typedef enum ErrorPolicy
 	ES_PARK,
 	ES_PARK_STREAM				/* with what comes later in its stream */
 } ErrorPolicy;
+
+/* Which rows of the last two: what is live, or that of a rebuild. */
+typedef enum ProjectionRows
+{
+	ES_LIVE_ROWS,
+	ES_REBUILD_ROWS,
+	ES_ALL_ROWS
+} ProjectionRows;
 
 /* A row of event_store.registered_projections. */
 typedef struct Projection
@@ -61,12 +71,11 @@ extern List *es_list_projections(void);
 extern const char *const es_projection_modes[];
 extern const char *const es_error_policies[];
 
-extern SysScanDesc es_scan_projection(Relation rel, const char *name);
+extern SysScanDesc es_scan_projection(Relation rel, const char *name, ProjectionRows rows);
 extern void es_insert_projection(Projection *projection);
 extern void es_update_projection(Projection *projection);
 extern void es_delete_projection(const char *name);
-extern void es_delete_projection_rows(const char *table, const char *name,
-									  bool (*wanted) (HeapTuple tuple, TupleDesc desc, void *arg), void *arg);
+extern void es_delete_projection_rows(const char *table, const char *name, ProjectionRows rows);
 extern void es_forget_projections(Oid event_table);
 extern void es_check_projection_owner(Projection *projection);
 extern void es_lock_projection(const char *name);

@@ -20,8 +20,6 @@
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
 
-#define CHECKPOINTS		"projection_checkpoints"
-
 /* At most so long between two attempts. */
 #define MAX_RETRY_DELAY		(60 * USECS_PER_SEC)
 
@@ -60,19 +58,19 @@ static HeapTuple form_row(Relation rel, ProjectionCheckpoint *checkpoint);
 static List *
 list_rows(const char *projection, bool rebuild, int partition)
 {
-	Relation	rel = es_try_open_own_table(CHECKPOINTS, AccessShareLock);
+	Relation	rel = es_try_open_own_table(ES_CHECKPOINTS, AccessShareLock);
 	SysScanDesc scan;
 	HeapTuple	tuple;
 	List	   *rows = NIL;
 
 	if (rel == NULL)
 		return NIL;
-	scan = es_scan_projection(rel, projection);
+	scan = es_scan_projection(rel, projection, rebuild ? ES_REBUILD_ROWS : ES_LIVE_ROWS);
 	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
 	{
 		ProjectionCheckpoint *row = read_row(rel, tuple);
 
-		if (row->rebuild == rebuild && (partition == 0 || row->partition == partition))
+		if (partition == 0 || row->partition == partition)
 			rows = lappend(rows, row);
 	}
 	systable_endscan(scan);
@@ -198,15 +196,16 @@ form_row(Relation rel, ProjectionCheckpoint *row)
 void
 es_save_checkpoint(ProjectionCheckpoint *checkpoint)
 {
-	Relation	rel = table_open(es_own_table(CHECKPOINTS, false), RowExclusiveLock);
-	SysScanDesc scan = es_scan_projection(rel, checkpoint->projection);
+	Relation	rel = table_open(es_own_table(ES_CHECKPOINTS, false), RowExclusiveLock);
+	SysScanDesc scan = es_scan_projection(rel, checkpoint->projection,
+										  checkpoint->rebuild ? ES_REBUILD_ROWS : ES_LIVE_ROWS);
 	HeapTuple	tuple;
 
 	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
 	{
 		ProjectionCheckpoint *row = read_row(rel, tuple);
 
-		if (row->rebuild != checkpoint->rebuild || row->partition != checkpoint->partition)
+		if (row->partition != checkpoint->partition)
 			continue;
 		CatalogTupleUpdate(rel, &tuple->t_self, form_row(rel, checkpoint));
 		break;
@@ -220,7 +219,7 @@ es_save_checkpoint(ProjectionCheckpoint *checkpoint)
 void
 es_insert_checkpoints(Projection *projection, bool rebuild, Checkpoint at)
 {
-	Relation	rel = table_open(es_own_table(CHECKPOINTS, false), RowExclusiveLock);
+	Relation	rel = table_open(es_own_table(ES_CHECKPOINTS, false), RowExclusiveLock);
 
 	for (int i = 1; i <= projection->partitions; i++)
 	{
@@ -239,18 +238,10 @@ es_insert_checkpoints(Projection *projection, bool rebuild, Checkpoint at)
 	CommandCounterIncrement();
 }
 
-static bool
-is_of_kind(HeapTuple tuple, TupleDesc desc, void *arg)
-{
-	bool		isnull;
-
-	return DatumGetBool(heap_getattr(tuple, REBUILD + 1, desc, &isnull)) == *(bool *) arg;
-}
-
 void
 es_delete_checkpoints(const char *projection, bool rebuild)
 {
-	es_delete_projection_rows(CHECKPOINTS, projection, is_of_kind, &rebuild);
+	es_delete_projection_rows(ES_CHECKPOINTS, projection, rebuild ? ES_REBUILD_ROWS : ES_LIVE_ROWS);
 }
 
 /* Errors that come of what others do at the same time go by: they are tried again for ever. */
