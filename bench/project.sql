@@ -45,6 +45,9 @@ SELECT event_store.pause_projection('one');
 SELECT event_store.create_projection('two', 'ev', function => 'ponder(event_store.event)', partitions => 2);
 SELECT event_store.pause_projection('two');
 
+-- Keeps the process for the next one.
+SELECT event_store.create_projection('keeper', 'ev', 'SELECT FROM events', types => '{None}', start_after => event_store.high_water_mark('ev'));
+
 CREATE PROCEDURE project_by_hand(size bigint) LANGUAGE plpgsql AS $$
 DECLARE
     low bigint := 0;

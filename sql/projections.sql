@@ -1,7 +1,7 @@
 -- Projections: read models that the database keeps up to date from the feed.
 
 CREATE TABLE event_store.registered_projections (
-    name            text COLLATE "C" PRIMARY KEY CHECK (name <> ''),
+    name            text COLLATE "C" PRIMARY KEY CHECK (octet_length(name) BETWEEN 1 AND 255),
     owner           regrole NOT NULL,
     event_table     regclass NOT NULL,
     statement       text,
@@ -234,7 +234,7 @@ CREATE FUNCTION event_store.run_projection(
     LANGUAGE c VOLATILE PARALLEL UNSAFE
     AS 'MODULE_PATHNAME', 'event_store_run_projection';
 COMMENT ON FUNCTION event_store.run_projection(text, bigint) IS
-'Runs a projection here and now, as its owner, up to the mark, or so many batches; and its rebuild, if there is one. Returns how many events it has handled, in how many batches, how many events it has parked, and the least checkpoint. It is part of the caller''s transaction, which must be READ COMMITTED (25001). An event that fails raises SE007 projection_failed, unless it is to be parked: that happens at once. The handler is security-restricted: it can change no role, and leave behind no deferred triggers and no temporary tables. Only the owner may. Raises 55000 for one that is paused or inline.';
+'Runs a projection here and now, as its owner, up to the mark, or so many batches; before that its rebuild, if there is one. Returns how many events it has handled, in how many batches, how many events it has parked, and the least checkpoint. It is part of the caller''s transaction, which must be READ COMMITTED (25001). An event that fails raises SE007 projection_failed, unless it is to be parked: that happens at once. The handler is security-restricted: it can change no role, and leave behind no deferred triggers and no temporary tables. Only the owner may. Raises 55000 for one that is paused or inline.';
 
 CREATE FUNCTION event_store.retry_parked(name text, "position" bigint DEFAULT NULL) RETURNS bigint
     LANGUAGE c VOLATILE PARALLEL UNSAFE

@@ -93,7 +93,8 @@ es_enter_handler(Projection *projection, const char *first_schema, SavedSession 
 				 errhint("A superuser can give it to another one: event_store.alter_projection('%s', owner => ...).",
 						 projection->name)));
 	GetUserIdAndSecContext(&saved->userid, &saved->context);
-	if (!es_is_projector || saved->context != 0 || projection->mode == ES_MODE_INLINE)
+	if (!es_is_projector || saved->userid != projection->owner || saved->context != 0 ||
+		projection->mode == ES_MODE_INLINE)
 		SetUserIdAndSecContext(projection->owner, saved->context |
 							   SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION);
 	saved->nest_level = NewGUCNestLevel();
@@ -274,11 +275,16 @@ prepare(Projection *projection)
 	{
 		RawStmt    *raw = ((CachedPlanSource *) lfirst(lc))->raw_parse_tree;
 
-		if (raw && (IsA(raw->stmt, TransactionStmt) || IsA(raw->stmt, CopyStmt)))
+		/* These do not see the events, or cannot be run by SPI. */
+		if (raw && (IsA(raw->stmt, TransactionStmt) || IsA(raw->stmt, CopyStmt) ||
+					IsA(raw->stmt, DeclareCursorStmt) || IsA(raw->stmt, PrepareStmt)))
 			ereport(ERROR,
 					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 					 errmsg("the statement of projection \"%s\" must not be %s", projection->name,
-							IsA(raw->stmt, CopyStmt) ? "COPY" : "one that begins or ends a transaction")));
+							IsA(raw->stmt, CopyStmt) ? "COPY" :
+							IsA(raw->stmt, DeclareCursorStmt) ? "DECLARE CURSOR" :
+							IsA(raw->stmt, PrepareStmt) ? "PREPARE" :
+							"one that begins or ends a transaction")));
 	}
 	if (list_length(SPI_plan_get_plan_sources(plan)) == 0)
 		ereport(ERROR,

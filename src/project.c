@@ -19,8 +19,11 @@
  */
 #include "postgres.h"
 
+#include "access/htup_details.h"
 #include "access/xact.h"
 #include "arguments.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_namespace.h"
 #include "errors.h"
 #include "executor/spi.h"
 #include "feed.h"
@@ -38,6 +41,7 @@
 #include "utils/rel.h"
 #include "utils/resowner.h"
 #include "utils/snapmgr.h"
+#include "utils/syscache.h"
 #include "utils/timeout.h"
 #include "xact_state.h"
 
@@ -59,6 +63,7 @@ typedef struct Nested
 
 static Nested *running = NULL;
 
+static void check_shadow_schema(Projection *projection);
 static void check_not_written(Projection *projection, Oid table);
 static void check_not_appended(Projection *projection, int64 before);
 static void find_parked_streams(Run *run);
@@ -95,6 +100,8 @@ es_run_batch(Run *run)
 	PG_TRY();
 	{
 		find_parked_streams(run);
+		if (run->rebuild)
+			check_shadow_schema(projection);
 		es_enter_handler(projection, run->rebuild ? projection->shadow_schema : NULL, &saved);
 		read_batch(run);
 		watch = run->rebuild ? es_begin_watch(projection->tables) : NULL;
@@ -122,6 +129,25 @@ es_run_batch(Run *run)
 	save(run, es_last_drawn(projection->event_table) > drawn);
 	es_batch_end(run->batch);
 	return more;
+}
+
+/* Nobody else has made another one of that name, to be found before all others. */
+static void
+check_shadow_schema(Projection *projection)
+{
+	Oid			schema = LookupExplicitNamespace(projection->shadow_schema, true);
+	HeapTuple	tuple = SearchSysCache1(NAMESPACEOID, ObjectIdGetDatum(schema));
+	bool		good = HeapTupleIsValid(tuple) &&
+		(isTempNamespace(schema) || ((Form_pg_namespace) GETSTRUCT(tuple))->nspowner == projection->owner);
+
+	if (HeapTupleIsValid(tuple))
+		ReleaseSysCache(tuple);
+	if (!good)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("schema \"%s\" with the shadows of projection \"%s\" is gone, or another role's",
+						projection->shadow_schema, projection->name),
+				 errhint("Call event_store.cancel_rebuild('%s').", projection->name)));
 }
 
 /* A handler that names the schema of its tables, or has a search_path of its own. */

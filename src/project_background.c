@@ -190,6 +190,9 @@ abort_step(MemoryContext context)
 	QueryCancelPending = false;
 	AbortCurrentTransaction();
 	FlushErrorState();
+	/* The rest of what discard() does has been rolled back. */
+	LockReleaseSession(USER_LOCKMETHOD);
+	DropAllPreparedStatements();
 	RESUME_INTERRUPTS();
 	MemoryContextSwitchTo(context);
 	return error;
@@ -235,7 +238,7 @@ step(Partition *partition, bool carefully)
 		(void) set_config_option("lock_timeout", LOCK_TIMEOUT, PGC_USERSET, PGC_S_SESSION,
 								 GUC_ACTION_LOCAL, true, 0, false);
 	more = es_run_batch(&run);
-	if (run.done > 0)
+	if (run.done > 0 || run.carefully)
 		discard();
 	disable_timeout(STATEMENT_TIMEOUT, false);
 	adapt_count(partition, &run, es_now() - start);
@@ -258,7 +261,7 @@ discard(void)
 	PortalHashTableDeleteAll();
 	DropAllPreparedStatements();
 	Async_UnlistenAll();
-	LockReleaseAll(USER_LOCKMETHOD, true);
+	LockReleaseSession(USER_LOCKMETHOD);
 	ResetTempTableNamespace();
 }
 

@@ -40,6 +40,7 @@ typedef struct RunTotal
 
 static bool run_partition(Projection **projection, bool rebuild, int partition, int64 until,
 						  int64 max_batches, RunTotal *total);
+static void check_has_checkpoint(Projection *projection, bool rebuild, int partition);
 static bool retry(Projection *projection, ParkedEvent *parked);
 static EventBatch *read_event(Projection *projection, ParkedEvent *parked);
 pg_noreturn static void no_such_parked_event(Projection *projection, int64 position);
@@ -77,7 +78,10 @@ es_run_to_end(Projection *projection, bool rebuild, int64 until, List *limits)
 	}
 }
 
-/* A handler may have paused, changed or dropped its own projection. */
+/*
+ * A handler may have paused, changed or dropped its own projection.  What is read anew is
+ * in the current memory context.
+ */
 bool
 es_may_go_on(Projection **projection, bool rebuild)
 {
@@ -86,50 +90,74 @@ es_may_go_on(Projection **projection, bool rebuild)
 	if (current == NULL || (current->paused && !(*projection)->paused))
 		return false;
 	if (rebuild)
-		current->shadow_schema = (*projection)->shadow_schema;
+		current->shadow_schema = pstrdup((*projection)->shadow_schema);
 	*projection = current;
 	return true;
 }
 
-/* False: nothing more of it is to be run. */
+/*
+ * False: nothing more of it is to be run.  What one batch needs is freed when the
+ * next one has ended.
+ */
 static bool
 run_partition(Projection **projection, bool rebuild, int partition, int64 until, int64 max_batches, RunTotal *total)
 {
-	const char *name = (*projection)->name;
-	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "batch", ALLOCSET_DEFAULT_SIZES);
+	MemoryContext outer = CurrentMemoryContext;
+	MemoryContext contexts[2];
+	Projection *current = *projection;
 	ProjectionCheckpoint *at;
 	bool		more = true;
 	bool		go_on = true;
 
-	(void) es_lock_partition(name, rebuild, partition, true);
-	at = es_find_checkpoint(name, rebuild, partition);
-	while (at && more && go_on && total->batches < max_batches)
+	(void) es_lock_partition(current->name, rebuild, partition, true);
+	check_has_checkpoint(current, rebuild, partition);
+	for (int i = 0; i < 2; i++)
+		contexts[i] = AllocSetContextCreate(outer, "batch", ALLOCSET_DEFAULT_SIZES);
+	for (int i = 0; more && go_on && total->batches < max_batches; i = !i)
 	{
-		Run			run = {
-			.projection = *projection,
-			.rebuild = rebuild,
-			.at = at,
-			.until = until,
-			.max_count = (*projection)->max_count,
-			.carefully = true
-		};
-		MemoryContext old = MemoryContextSwitchTo(context);
+		Run			run;
 
+		MemoryContextReset(contexts[i]);
+		MemoryContextSwitchTo(contexts[i]);
+		run = (Run) {
+			.projection = current,
+			.rebuild = rebuild,
+			.at = es_find_checkpoint(current->name, rebuild, partition),
+			.until = until,
+			.max_count = current->max_count,
+			.carefully = true,
+			.in_background = es_is_projector
+		};
+		if (run.at == NULL)
+			break;				/* divided otherwise, by its handler */
 		more = es_run_batch(&run);
 		if (run.error)
-			es_projection_failed(*projection, run.error);
+			es_projection_failed(current, run.error);
 		total->events += run.done - run.parked;
 		total->parked += run.parked;
 		total->batches += run.batch->count > 0;
-		MemoryContextSwitchTo(old);
-		MemoryContextReset(context);
-		go_on = es_may_go_on(projection, rebuild);
-		at = es_find_checkpoint(name, rebuild, partition);
+		go_on = es_may_go_on(&current, rebuild);
 	}
-	if (at && !rebuild)
+	MemoryContextSwitchTo(outer);
+	at = rebuild ? NULL : es_find_checkpoint((*projection)->name, false, partition);
+	if (at)
 		total->position = Min(total->position, at->position);
-	MemoryContextDelete(context);
+	if (go_on)
+		go_on = es_may_go_on(projection, rebuild);
+	MemoryContextDelete(contexts[0]);
+	MemoryContextDelete(contexts[1]);
 	return go_on;
+}
+
+/* Rows that somebody has brought by SQL may be incomplete. */
+static void
+check_has_checkpoint(Projection *projection, bool rebuild, int partition)
+{
+	if (es_find_checkpoint(projection->name, rebuild, partition) == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("projection \"%s\" has no checkpoint of partition %d", projection->name, partition),
+				 errhint("It has not been restored as a whole: drop it, and create it again.")));
 }
 
 static bool
@@ -172,9 +200,12 @@ event_store_run_projection(PG_FUNCTION_ARGS)
 				 errmsg("projection \"%s\" is inline", name),
 				 errdetail("It has seen every event that has been appended.")));
 	es_check_not_paused(projection);
-	go_on = projection->mode == ES_MODE_INLINE || run_all(&projection, false, max_batches, &total);
-	if (go_on && projection->shadow_schema && run_all(&projection, true, max_batches, &total))
-		(void) es_finish_rebuild(name);
+	/* The rebuild first: it may be what cures the rest. */
+	go_on = projection->shadow_schema == NULL || run_all(&projection, true, max_batches, &total);
+	if (go_on && projection->shadow_schema && es_finish_rebuild(name))
+		projection = es_get_projection(name);
+	if (go_on && projection->mode != ES_MODE_INLINE)
+		(void) run_all(&projection, false, max_batches, &total);
 
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "return type must be a row type");

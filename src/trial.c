@@ -72,6 +72,7 @@ typedef struct Check
 
 static void take_back(void (*trial) (void *arg), void *arg);
 static void dry_run(void *arg);
+static void dry_run_partition(Projection *projection, int partition, DryRun *result);
 static void list_errors(DryRun *result, List *errors);
 static void check(void *arg);
 static void replay(Projection *projection, List *live);
@@ -159,7 +160,6 @@ dry_run(void *arg)
 	for (int partition = 1; partition <= projection->partitions; partition++)
 	{
 		ProjectionCheckpoint *at = es_find_checkpoint(projection->name, false, partition);
-		bool		more = true;
 
 		if (at && after >= 0)
 		{
@@ -167,28 +167,49 @@ dry_run(void *arg)
 			at->event_id = start.event_id;
 			es_save_checkpoint(at);
 		}
-		while (at && more && result->max_count > result->events + result->failed)
-		{
-			Run			run = {
-				.projection = projection,
-				.at = at,
-				.until = PG_INT64_MAX,
-				.max_count = Min(projection->max_count, result->max_count - result->events - result->failed),
-				.carefully = true,
-				.trial = true
-			};
-
-			more = es_run_batch(&run);
-			result->events += run.done - run.parked;
-			result->failed += list_length(run.errors);
-			result->batches += run.done > 0;
-			list_errors(result, run.errors);
-			more = es_may_go_on(&projection, false) && more;
-			at = es_find_checkpoint(projection->name, false, partition);
-		}
+		if (at)
+			dry_run_partition(projection, partition, result);
 	}
 	appendStringInfoChar(&result->errors, ']');
 	result->elapsed = es_now() - began;
+}
+
+/* What a batch needs is freed when the next one has ended. */
+static void
+dry_run_partition(Projection *projection, int partition, DryRun *result)
+{
+	MemoryContext outer = CurrentMemoryContext;
+	MemoryContext contexts[2];
+	bool		more = true;
+
+	for (int i = 0; i < 2; i++)
+		contexts[i] = AllocSetContextCreate(outer, "batch", ALLOCSET_DEFAULT_SIZES);
+	for (int i = 0; more && result->max_count > result->events + result->failed; i = !i)
+	{
+		Run			run;
+
+		MemoryContextReset(contexts[i]);
+		MemoryContextSwitchTo(contexts[i]);
+		run = (Run) {
+			.projection = projection,
+			.at = es_find_checkpoint(projection->name, false, partition),
+			.until = PG_INT64_MAX,
+			.max_count = Min(projection->max_count, result->max_count - result->events - result->failed),
+			.carefully = true,
+			.trial = true
+		};
+		if (run.at == NULL)
+			break;
+		more = es_run_batch(&run);
+		result->events += run.done - run.parked;
+		result->failed += list_length(run.errors);
+		result->batches += run.done > 0;
+		list_errors(result, run.errors);
+		more = es_may_go_on(&projection, false) && more;
+	}
+	MemoryContextSwitchTo(outer);
+	MemoryContextDelete(contexts[0]);
+	MemoryContextDelete(contexts[1]);
 }
 
 static void

@@ -62,10 +62,8 @@ SELECT event_store.alter_projection('package_activity', $$
            upgraded = d.upgraded + excluded.upgraded,
            removed = d.removed + excluded.removed $$) \g /dev/null
 SELECT count(*) AS days, clock_timestamp() AS started FROM package_activity \gset
-SET client_min_messages = warning;
 SELECT event_store.rebuild_projection('package_activity') \g /dev/null
 SELECT FROM event_store.run_projection('package_activity') \g /dev/null
-RESET client_min_messages;
 SELECT format('rebuilt from %s events in %s ms: %s years instead of %s days',
               (SELECT count(*) FROM packages),
               round(1000 * extract(epoch FROM clock_timestamp() - :'started')), count(*), :days)

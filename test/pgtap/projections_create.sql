@@ -1,6 +1,6 @@
 -- Making, changing and dropping projections: what is stored, and what is refused.
 SET client_min_messages = warning;
-SELECT plan(155);
+SELECT plan(157);
 
 \ir include/error_of.sql
 \ir include/rows_of.sql
@@ -94,6 +94,8 @@ SELECT is(pg_temp.creating(arguments), replace(expected, '|', E'\n'), 'refused: 
                ($$ 'n', 'orders', 'SELECT FROM events; COMMIT' $$, '0A000|the statement of projection "n" must not be one that begins or ends a transaction'),
                ($$ 'n', 'orders', 'SAVEPOINT s' $$, '0A000|the statement of projection "n" must not be one that begins or ends a transaction'),
                ($$ 'n', 'orders', 'COPY counts TO STDOUT' $$, '0A000|the statement of projection "n" must not be COPY'),
+               ($$ 'n', 'orders', 'DECLARE c CURSOR FOR SELECT FROM events' $$, '0A000|the statement of projection "n" must not be DECLARE CURSOR'),
+               ($$ 'n', 'orders', 'PREPARE p AS SELECT FROM events' $$, '0A000|the statement of projection "n" must not be PREPARE'),
                ($$ 'n', 'orders', 'SELECT FROM events', tables => '{NULL}' $$, '22004|tables must not contain nulls'),
                ($$ 'n', 'orders', 'SELECT FROM events', tables => '{counts,counts}' $$, '22023|table counts is listed twice')) AS c(arguments, expected);
 SELECT matches(pg_temp.creating(format('''n'', ''orders'', function => %L', f)), format('^42P13\n%s cannot be the function of projection "n"\n%s\nIt must be a function \(event event_store.event\)', regexp_replace(f, '([()\[\]])', '\\\1', 'g'), regexp_replace(problem, '([()])', '\\\1', 'g')), f || ' cannot be a handler')

@@ -51,7 +51,7 @@ SELECT is(pg_temp.error_of(command), expected, 'meanwhile: ' || command)
                ($$ SELECT event_store.alter_projection('counts', batch_size => 5) $$, E'55000\nprojection "counts" is being rebuilt\nWait until it is done, or call event_store.cancel_rebuild(''counts'').'),
                ($$ SELECT event_store.check_projection('counts') $$, E'55000\nprojection "counts" is being rebuilt\nWait until it is done, or call event_store.cancel_rebuild(''counts'').')) AS c(command, expected);
 SELECT pg_temp.append(5) \g /dev/null
-SELECT is(pg_temp.run('counts'), '(20,6,0,15)', 'one run of both, with new events: those, and all of them');
+SELECT is(pg_temp.run('counts'), '(15,4,0,15)', 'one run of both, with new events: the rebuild takes them along');
 SELECT is(pg_temp.counts(), 'a-0:4 a-1:6 a-2:5, 15 to 15', 'the read model is the fold of all events');
 SELECT is(pg_temp.shadows() || (SELECT count(*) FROM pg_namespace WHERE nspname = 'counts_rebuild'), 'none0', 'the shadows are gone');
 SELECT is(pg_temp.rows_of('SELECT position, rebuild_position, rebuild_percent FROM event_store.projections'), '(15,,)', 'the rebuild is over');
@@ -75,20 +75,20 @@ SELECT is(pg_temp.run('many', 2), '(4000,2,0,16000)', 'two batches of its rebuil
 SELECT is(pg_temp.rows_of($$ SELECT position, rebuild_position, rebuild_percent, rebuild_eta > '0' FROM event_store.projections WHERE name = 'many' $$), '(16000,4000,25.0,t)', 'it is in the middle');
 SELECT is((SELECT count(*) FROM "My Shadow".many) || ' ' || (SELECT count(*) FROM models.many), '4000 16000', 'the shadow has what has been replayed');
 SELECT event_store.append('many', 'a-1', 'T', '{}') \g /dev/null
-SELECT is(pg_temp.run('many', 1), '(1,1,0,16001)', 'what is live goes on first');
+SELECT is(pg_temp.run('many', 1), '(2000,1,0,16000)', 'the rebuild goes on first');
 SELECT event_store.pause_projection('many') \g /dev/null
 SELECT matches(pg_temp.run('many'), '^55000: projection "many" is paused', 'paused, neither goes on');
 SELECT event_store.resume_projection('many') \g /dev/null
 SELECT lives_ok($$ SELECT event_store.cancel_rebuild('many') $$, 'cancel_rebuild()');
-SELECT is((SELECT count(*) FROM pg_namespace WHERE nspname = 'My Shadow') || ' ' || (SELECT count(*) FROM models.many), '0 16001', 'the shadow is gone, what is live is not touched');
-SELECT is(pg_temp.rows_of($$ SELECT rebuild, position FROM event_store.projection_checkpoints WHERE projection = 'many' $$), '(f,16001)', 'nor its checkpoint');
+SELECT is((SELECT count(*) FROM pg_namespace WHERE nspname = 'My Shadow') || ' ' || (SELECT count(*) FROM models.many), '0 16000', 'the shadow is gone, what is live is not touched');
+SELECT is(pg_temp.rows_of($$ SELECT rebuild, position FROM event_store.projection_checkpoints WHERE projection = 'many' $$), '(f,16000)', 'nor its checkpoint');
 SELECT event_store.drop_event_table('many') \g /dev/null
 SELECT pg_temp.append(2), pg_temp.run('counts') \g /dev/null
 SELECT pg_temp.run('counts') \g /dev/null
 SELECT is(pg_temp.counts(), 'a-0:4 a-1:8 a-2:6, 18 to 18', 'of the other one');
 SELECT event_store.rebuild_projection('counts') \g /dev/null
 DROP SCHEMA counts_rebuild CASCADE;
-SELECT matches(pg_temp.run('counts'), '^SE007: .*relation "(counts|log)" does not exist|written table', 'somebody has dropped the shadows: it fails');
+SELECT matches(pg_temp.run('counts'), '^55000: schema "counts_rebuild" with the shadows of projection "counts" is gone', 'somebody has dropped the shadows: it fails');
 SELECT is(pg_temp.counts(), 'a-0:4 a-1:8 a-2:6, 18 to 18', 'and nothing live is touched');
 SELECT lives_ok($$ SELECT event_store.cancel_rebuild('counts') $$, 'it can be cancelled');
 BEGIN;
