@@ -83,47 +83,41 @@ SELECT pg_catalog.pg_extension_config_dump('event_store.projection_parked', '');
 GRANT SELECT, INSERT ON event_store.registered_projections, event_store.projection_checkpoints,
     event_store.projection_parked TO pg_database_owner;
 
-CREATE FUNCTION event_store._is_subscription() RETURNS boolean
-    LANGUAGE sql STABLE PARALLEL RESTRICTED
+CREATE FUNCTION event_store._skip_subscribed_row() RETURNS trigger
+    LANGUAGE plpgsql
     SET search_path = pg_catalog, pg_temp
-    RETURN EXISTS (SELECT FROM pg_stat_activity a
-                    WHERE a.pid = pg_backend_pid() AND a.backend_type LIKE 'logical replication%');
-COMMENT ON FUNCTION event_store._is_subscription() IS
-'For trigger functions: whether this session applies what a subscription brings. The projections of another server are run there.';
-
-REVOKE EXECUTE ON FUNCTION event_store._is_subscription() FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION event_store._is_subscription() TO pg_database_owner;
+AS $$
+BEGIN
+    IF EXISTS (SELECT FROM pg_stat_activity a
+                WHERE a.pid = pg_backend_pid() AND a.backend_type LIKE 'logical replication%') THEN
+        RETURN NULL;
+    END IF;
+    RETURN coalesce(NEW, OLD);
+END $$;
+COMMENT ON FUNCTION event_store._skip_subscribed_row() IS
+'Trigger function: discards what a subscription brings. The projections of another server are run there.';
 
 CREATE FUNCTION event_store._check_projection() RETURNS trigger
     LANGUAGE plpgsql
     SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    IF event_store._is_subscription() THEN
-        RETURN NULL;
-    ELSIF TG_OP <> 'INSERT' THEN
-        RETURN coalesce(NEW, OLD);
-    END IF;
     IF NOT EXISTS (SELECT FROM pg_roles r
                     WHERE r.oid = NEW.owner AND pg_has_role(r.oid, 'USAGE')) THEN
         NEW.owner := (SELECT r.oid FROM pg_roles r WHERE r.rolname = current_user);
     END IF;
-    NEW.restored := NEW.mode <> 'inline';
+    -- An inline one goes on by its trigger; but not a rebuild, whose shadows may not be there yet.
+    NEW.restored := NEW.mode <> 'inline' OR NEW.shadow_schema IS NOT NULL;
     RETURN NEW;
 END $$;
 COMMENT ON FUNCTION event_store._check_projection() IS
-'Trigger function: a projection that a restore brings waits for resume_projection(), since its tables may not be there yet; and it belongs to whoever restores it, if he is not a member of its owner. Discards what a subscription brings.';
+'Trigger function: a projection that a restore brings waits for resume_projection(), since its tables may not be there yet; and it belongs to whoever restores it, if he is not a member of its owner.';
 
 CREATE FUNCTION event_store._check_projection_row() RETURNS trigger
     LANGUAGE plpgsql
     SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    IF event_store._is_subscription() THEN
-        RETURN NULL;
-    ELSIF TG_OP <> 'INSERT' THEN
-        RETURN coalesce(NEW, OLD);
-    END IF;
     IF EXISTS (SELECT FROM event_store.registered_projections p
                 WHERE p.name = NEW.projection AND NOT pg_has_role(p.owner, 'USAGE')) THEN
         RAISE EXCEPTION 'must be owner of projection %', NEW.projection
@@ -132,23 +126,38 @@ BEGIN
     RETURN NEW;
 END $$;
 COMMENT ON FUNCTION event_store._check_projection_row() IS
-'Trigger function: accepts what a restore brings about a projection only from a role that owns it, if it is there already. Discards what a subscription brings.';
+'Trigger function: accepts what a restore brings about a projection only from a role that owns it, if it is there already.';
 
-CREATE TRIGGER check_projection BEFORE INSERT OR UPDATE OR DELETE ON event_store.registered_projections
+CREATE TRIGGER check_projection BEFORE INSERT ON event_store.registered_projections
     FOR EACH ROW EXECUTE FUNCTION event_store._check_projection();
 ALTER TABLE event_store.registered_projections ENABLE ALWAYS TRIGGER check_projection;
+CREATE TRIGGER skip_subscribed_row BEFORE INSERT OR UPDATE OR DELETE ON event_store.registered_projections
+    FOR EACH ROW EXECUTE FUNCTION event_store._skip_subscribed_row();
+ALTER TABLE event_store.registered_projections ENABLE REPLICA TRIGGER skip_subscribed_row;
+COMMENT ON TRIGGER skip_subscribed_row ON event_store.registered_projections IS
+'Discards what a subscription brings.';
 COMMENT ON TRIGGER check_projection ON event_store.registered_projections IS
-'Pauses a projection that a restore brings, and gives it to whoever restores it, if he is not a member of its owner; discards what a subscription brings.';
-CREATE TRIGGER check_projection BEFORE INSERT OR UPDATE OR DELETE ON event_store.projection_checkpoints
+'Pauses a projection that a restore brings, and gives it to whoever restores it, if he is not a member of its owner.';
+CREATE TRIGGER check_projection BEFORE INSERT ON event_store.projection_checkpoints
     FOR EACH ROW EXECUTE FUNCTION event_store._check_projection_row();
 ALTER TABLE event_store.projection_checkpoints ENABLE ALWAYS TRIGGER check_projection;
+CREATE TRIGGER skip_subscribed_row BEFORE INSERT OR UPDATE OR DELETE ON event_store.projection_checkpoints
+    FOR EACH ROW EXECUTE FUNCTION event_store._skip_subscribed_row();
+ALTER TABLE event_store.projection_checkpoints ENABLE REPLICA TRIGGER skip_subscribed_row;
+COMMENT ON TRIGGER skip_subscribed_row ON event_store.projection_checkpoints IS
+'Discards what a subscription brings.';
 COMMENT ON TRIGGER check_projection ON event_store.projection_checkpoints IS
-'Accepts a row only from a role that owns the projection, and none from a subscription.';
-CREATE TRIGGER check_projection BEFORE INSERT OR UPDATE OR DELETE ON event_store.projection_parked
+'Accepts a row only from a role that owns the projection.';
+CREATE TRIGGER check_projection BEFORE INSERT ON event_store.projection_parked
     FOR EACH ROW EXECUTE FUNCTION event_store._check_projection_row();
 ALTER TABLE event_store.projection_parked ENABLE ALWAYS TRIGGER check_projection;
+CREATE TRIGGER skip_subscribed_row BEFORE INSERT OR UPDATE OR DELETE ON event_store.projection_parked
+    FOR EACH ROW EXECUTE FUNCTION event_store._skip_subscribed_row();
+ALTER TABLE event_store.projection_parked ENABLE REPLICA TRIGGER skip_subscribed_row;
+COMMENT ON TRIGGER skip_subscribed_row ON event_store.projection_parked IS
+'Discards what a subscription brings.';
 COMMENT ON TRIGGER check_projection ON event_store.projection_parked IS
-'Accepts a row only from a role that owns the projection, and none from a subscription.';
+'Accepts a row only from a role that owns the projection.';
 
 CREATE FUNCTION event_store._project_inline() RETURNS trigger
     LANGUAGE c AS 'MODULE_PATHNAME', 'event_store_project_inline';

@@ -57,9 +57,8 @@ static void check_table(Oid relid, List *relids, Oid owner);
 static const char *table_problem(Relation rel, List *relids, Oid owner);
 static const char *foreign_key_problem(Relation rel, List *relids);
 static Oid	shadow_schema(const char *schema);
-static void run_on_shadows(ArrayType *tables, const char *schema,
-						   const char *command, const char *options);
 static void run(const char *sql);
+static int64 rows_written(Oid table);
 static Oid	file_of(Oid relid);
 
 /* The tables as a list of OIDs. */
@@ -248,40 +247,24 @@ es_make_shadows(ArrayType *tables, const char *schema)
 	}
 }
 
-/* Identity columns begin anew, so that a second replay gives the same values. */
-void
-es_empty_shadows(ArrayType *tables, const char *schema)
-{
-	run_on_shadows(tables, schema, "TRUNCATE", "RESTART IDENTITY");
-}
-
+/* Those that there are, by one command. */
 void
 es_drop_shadows(ArrayType *tables, const char *schema)
 {
-	run_on_shadows(tables, schema, "DROP TABLE", "RESTRICT");
-}
-
-/* Those that there are, by one command. */
-static void
-run_on_shadows(ArrayType *tables, const char *schema, const char *command, const char *options)
-{
 	StringInfoData sql;
-	int			count = 0;
 	ListCell   *cell;
 
 	initStringInfo(&sql);
-	appendStringInfo(&sql, "%s ", command);
 	foreach(cell, es_read_model(tables))
 	{
 		Oid			shadow = es_shadow_of(lfirst_oid(cell), schema);
 
 		if (OidIsValid(shadow))
-			appendStringInfo(&sql, "%s%s", count++ > 0 ? ", " : "",
+			appendStringInfo(&sql, "%s%s", sql.len > 0 ? ", " : "DROP TABLE ",
 							 quote_qualified_identifier(get_namespace_name(get_rel_namespace(shadow)),
 														get_rel_name(shadow)));
 	}
-	appendStringInfo(&sql, " %s", options);
-	if (count > 0)
+	if (sql.len > 0)
 		run(sql.data);
 }
 
@@ -320,8 +303,8 @@ run(const char *sql)
  * by earlier ones of this backend that have not been reported yet.  So only what
  * it has grown by means something.
  */
-int64
-es_rows_written(Oid table)
+static int64
+rows_written(Oid table)
 {
 	Datum		relid = ObjectIdGetDatum(table);
 
@@ -348,7 +331,7 @@ es_begin_watch(ArrayType *tables)
 	for (int i = 0; i < watch->count; i++)
 	{
 		watch->tables[i].relid = list_nth_oid(relids, i);
-		watch->tables[i].written = es_rows_written(watch->tables[i].relid);
+		watch->tables[i].written = rows_written(watch->tables[i].relid);
 		watch->tables[i].file = file_of(watch->tables[i].relid);
 	}
 	return watch;
@@ -364,7 +347,7 @@ es_end_watch(Watch *watch)
 	{
 		WatchedTable *table = &watch->tables[i];
 
-		if (es_rows_written(table->relid) != table->written || file_of(table->relid) != table->file)
+		if (rows_written(table->relid) != table->written || file_of(table->relid) != table->file)
 			written = table->relid;
 	}
 	AtEOXact_GUC(true, watch->nest_level);

@@ -27,10 +27,8 @@ typedef struct Watch Watch;
 extern List *es_read_model(ArrayType *tables);
 extern void es_check_read_model(ArrayType *tables, Oid owner);
 extern void es_make_shadows(ArrayType *tables, const char *schema);
-extern void es_empty_shadows(ArrayType *tables, const char *schema);
 extern void es_drop_shadows(ArrayType *tables, const char *schema);
 extern Oid	es_shadow_of(Oid live, const char *schema);
-extern int64 es_rows_written(Oid table);
 extern Watch *es_begin_watch(ArrayType *tables);
 extern Oid	es_end_watch(Watch *watch);
 extern bool es_tables_differ(Oid live, Oid shadow, const char *const labels[2], char **difference,

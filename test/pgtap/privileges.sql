@@ -2,7 +2,7 @@
 -- the right to read, ownership the right to administer; nothing else is needed,
 -- and nothing less will do.
 SET client_min_messages = warning;
-SELECT plan(481);
+SELECT plan(482);
 
 CREATE ROLE es_privileges_owner;
 CREATE ROLE es_privileges_member IN ROLE es_privileges_owner;

@@ -1,7 +1,7 @@
 -- rebuild_projection(), driven by run_projection(): into shadows, then what
 -- differs is written into the live tables.
 SET client_min_messages = warning;
-SELECT plan(78);
+SELECT plan(80);
 
 \ir include/error_of.sql
 \ir include/rows_of.sql
@@ -213,6 +213,15 @@ SELECT event_store.drop_event_table('answers') \g /dev/null
 
 -- With the event table the shadows go.
 SELECT event_store.rebuild_projection('refers') \g /dev/null
+CREATE TEMPORARY TABLE dumped AS TABLE event_store.registered_projections;
+UPDATE dumped SET name = 'inline', mode = 'inline', restored = false;
+INSERT INTO event_store.registered_projections SELECT * FROM dumped WHERE shadow_schema = 'refers_rebuild' LIMIT 1;
+SELECT is((SELECT restored FROM event_store.registered_projections WHERE name = 'inline'), true, 'a rebuild that a restore brings waits, also that of an inline projection');
+DELETE FROM event_store.registered_projections WHERE name = 'inline';
+UPDATE dumped SET shadow_schema = NULL;
+INSERT INTO event_store.registered_projections SELECT * FROM dumped LIMIT 1;
+SELECT is((SELECT restored FROM event_store.registered_projections WHERE name = 'inline'), false, 'which goes on without one');
+DELETE FROM event_store.registered_projections WHERE name = 'inline';
 DROP TABLE orders;
 SELECT is((SELECT count(*) FROM pg_namespace WHERE nspname = 'refers_rebuild') || ' ' || (SELECT count(*) FROM event_store.registered_projections), '0 0', 'DROP TABLE of the event table in the middle of a rebuild');
 
