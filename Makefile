@@ -7,12 +7,15 @@ MODULE_big  = event_store
 # Not VERSION: that is PostgreSQL's own in PGXS.
 EXTVERSION := $(shell sed -n "s/^default_version *= *'\(.*\)'.*/\1/p" event_store.control)
 
+# Only in a build for tests.
+TEST_SOURCES = src/test_hooks.c
+
 # The parts of the install script, in their order.
 SQL_PARTS = sql/schema.sql sql/event_tables.sql sql/append.sql sql/read.sql \
             sql/feed.sql sql/wait.sql sql/aggregates.sql sql/snapshots.sql \
             sql/event_types.sql sql/projections.sql
 
-OBJS       = $(patsubst %.c,%.o,$(wildcard src/*.c))
+OBJS       = $(patsubst %.c,%.o,$(filter-out $(TEST_SOURCES),$(wildcard src/*.c)))
 DATA       = $(wildcard sql/updates/*.sql)
 DATA_built = $(EXTENSION)--$(EXTVERSION).sql
 
@@ -39,6 +42,18 @@ override with_llvm = no
 ifeq ($(WERROR),1)
 PG_CPPFLAGS = -isystem $(shell $(PG_CONFIG) --includedir-server)
 PG_CFLAGS   = -Wall -Wextra -Wno-unused-parameter -Werror
+endif
+
+# Builds for tests (test/server makes them): TEST_HOOKS=1 has points at which a
+# session can be stopped, protocol steps that can be broken, and allocations that
+# can fail; SANITIZE=1 reports undefined behaviour on stderr.
+ifeq ($(TEST_HOOKS),1)
+TEST_SOURCES  =
+PG_CPPFLAGS  += -DES_TEST_HOOKS -include $(CURDIR)/src/test_alloc.h
+endif
+ifeq ($(SANITIZE),1)
+PG_CFLAGS    += -fsanitize=undefined -fno-omit-frame-pointer
+SHLIB_LINK   += -fsanitize=undefined
 endif
 
 .DEFAULT_GOAL := all

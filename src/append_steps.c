@@ -20,6 +20,7 @@
 #include "scan.h"
 #include "settings.h"
 #include "storage/lmgr.h"
+#include "test_hooks.h"
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
 #include "utils/rel.h"
@@ -101,6 +102,8 @@ last_version_from(EventTable *table, const text *stream, int64 from, Snapshot sn
 	TupleTableSlot *slot;
 	int64		version;
 
+	if (ES_BROKEN(ES_BREAK_MVCC_SNAPSHOT))
+		snapshot = GetActiveSnapshot();
 	es_key_text(&keys[0], 1, stream);
 	es_key_int64(&keys[1], 2, BTGreaterEqualStrategyNumber, from);
 	scan = es_scan_begin(table, table->version_index, snapshot, from > 1 ? 2 : 1, keys);
@@ -366,6 +369,7 @@ write_events(EventTable *table, StreamAppend *streams, int nstreams)
 		}
 	}
 	es_writer_end(writer);
+	ES_POINT("after_insert");
 	CommandCounterIncrement();	/* two appends in one statement see each other */
 	es_force_sync_commit();
 }

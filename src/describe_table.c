@@ -27,6 +27,7 @@
 #include "commands/trigger.h"
 #include "event_table.h"
 #include "nodes/nodes.h"
+#include "test_hooks.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
@@ -501,7 +502,7 @@ sequence_problem(EventTable *table)
 	if (!HeapTupleIsValid(tuple))
 		return pstrdup("Column \"position\" owns no sequence.");
 	form = (Form_pg_sequence) GETSTRUCT(tuple);
-	if (form->seqcache != 1)
+	if (form->seqcache != 1 && !ES_BROKEN(ES_BREAK_SEQUENCE_CACHE))
 		problem = psprintf("Its sequence has CACHE " INT64_FORMAT ", not 1.", form->seqcache);
 	else if (form->seqincrement != 1)
 		problem = psprintf("Its sequence has INCREMENT " INT64_FORMAT ", not 1.", form->seqincrement);

@@ -22,6 +22,7 @@
 #include "scan.h"
 #include "storage/lmgr.h"
 #include "storage/lock.h"
+#include "test_hooks.h"
 #include "utils/builtins.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
@@ -37,6 +38,7 @@ PG_FUNCTION_INFO_V1(event_store_read_batch);
 /* read_batch() looks at so many events. */
 #define BATCH_MAX_SCANNED	ES_ARRAY_MAX_EVENTS
 
+static int64 high_water_mark(EventTable *table, int64 *last_value);
 static int64 open_feed(FunctionCallInfo fcinfo, EventQuery *query);
 static void close_feed(EventQuery *query);
 static void set_bounds(EventQuery *query, FunctionCallInfo fcinfo, int64 mark,
@@ -48,7 +50,7 @@ Datum
 event_store_high_water_mark(PG_FUNCTION_ARGS)
 {
 	EventTable *table = es_event_table_open(es_arg_table(fcinfo), AccessShareLock, ES_FOR_READING);
-	int64		mark = es_high_water_mark(table, NULL);
+	int64		mark = high_water_mark(table, NULL);
 
 	es_event_table_close(table);
 	PG_RETURN_INT64(mark);
@@ -125,6 +127,8 @@ event_store_read_batch(PG_FUNCTION_ARGS)
 	/* Never below after, also where the mark is lower than it was. */
 	checkpoint = es_newest_event(query.table, query.snapshot, Max(after, progress.complete ? mark : progress.last_scanned));
 	values[0] = Int64GetDatum(Max(after, checkpoint.position));
+	if (ES_BROKEN(ES_BREAK_CHECKPOINT_IS_MARK) && progress.complete)
+		values[0] = Int64GetDatum(Max(after, mark));
 	if (checkpoint.position >= after && checkpoint.position > 0)
 		values[1] = UUIDPGetDatum(&checkpoint.event_id);
 	else
@@ -153,7 +157,7 @@ others_in_flight(EventTable *table)
 	return count > 0;
 }
 
-/* Would es_high_water_mark() return? */
+/* Would es_feed_snapshot() return? */
 bool
 es_high_water_mark_known(EventTable *table)
 {
@@ -169,8 +173,8 @@ es_high_water_mark_known(EventTable *table)
  *
  * *last_value, if wanted, is the sequence's: what is above the mark is in flight.
  */
-int64
-es_high_water_mark(EventTable *table, int64 *last_value)
+static int64
+high_water_mark(EventTable *table, int64 *last_value)
 {
 	int64		mark;
 
@@ -196,20 +200,38 @@ es_high_water_mark(EventTable *table, int64 *last_value)
 		mark = es_sequence_last_value(table->sequence, NULL);
 	if (last_value)
 		*last_value = mark;
+	ES_POINT("after_sequence");
 	if (es_in_flight(table->relid) || others_in_flight(table))
 		mark = es_least_tag_in_flight(table->relid, mark);
 	return mark;
 }
 
-/* Opens the table; the mark first, then a snapshot newer than it. */
+/*
+ * The mark first, then a snapshot newer than it, which is registered: in this order
+ * nothing is lost.  Whoever delivers events, or says how far they go, begins here.
+ */
+Snapshot
+es_feed_snapshot(EventTable *table, int64 *mark, int64 *last_value)
+{
+	Snapshot	snapshot = NULL;
+
+	if (ES_BROKEN(ES_BREAK_MARK_AFTER_SNAPSHOT))
+		snapshot = RegisterSnapshot(GetLatestSnapshot());
+	*mark = high_water_mark(table, last_value);
+	ES_POINT("after_mark");
+	return snapshot ? snapshot : RegisterSnapshot(GetLatestSnapshot());
+}
+
 static int64
 open_feed(FunctionCallInfo fcinfo, EventQuery *query)
 {
 	EventTable *table = es_event_table_open(es_arg_table(fcinfo), AccessShareLock, ES_FOR_READING);
-	int64		mark = es_high_water_mark(table, NULL);
+	int64		mark;
+	Snapshot	snapshot;
 
 	PreventCommandIfParallelMode("a feed");
-	es_query_init(query, table, RegisterSnapshot(GetLatestSnapshot()));
+	snapshot = es_feed_snapshot(table, &mark, NULL);
+	es_query_init(query, table, snapshot);
 	return mark;
 }
 
@@ -275,8 +297,8 @@ es_next_event(EventTable *table, Snapshot snapshot, int64 position)
 Checkpoint
 es_newest_checkpoint(EventTable *table)
 {
-	int64		mark = es_high_water_mark(table, NULL);
-	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	int64		mark;
+	Snapshot	snapshot = es_feed_snapshot(table, &mark, NULL);
 	Checkpoint	checkpoint = es_newest_event(table, snapshot, mark);
 
 	UnregisterSnapshot(snapshot);

@@ -17,7 +17,7 @@ typedef struct Checkpoint
 	TimestampTz recorded_at;
 } Checkpoint;
 
-extern int64 es_high_water_mark(EventTable *table, int64 *last_value);
+extern Snapshot es_feed_snapshot(EventTable *table, int64 *mark, int64 *last_value);
 extern bool es_high_water_mark_known(EventTable *table);
 extern Checkpoint es_newest_event(EventTable *table, Snapshot snapshot, int64 position);
 extern Checkpoint es_next_event(EventTable *table, Snapshot snapshot, int64 position);

@@ -61,8 +61,8 @@ how_far(Oid relid, Datum *values, bool *nulls)
 		return;
 	if (check_enable_rls(relid, InvalidOid, true) != RLS_ENABLED && es_high_water_mark_known(table))
 	{
-		int64		mark = es_high_water_mark(table, NULL);
-		Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+		int64		mark;
+		Snapshot	snapshot = es_feed_snapshot(table, &mark, NULL);
 		int64		checkpoint = es_last_position(table, snapshot, 0, mark);
 		int64		last = es_last_position(table, snapshot, 0, PG_INT64_MAX);
 		Checkpoint	next = es_next_event(table, snapshot, checkpoint);

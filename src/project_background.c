@@ -19,6 +19,7 @@
 #include "rebuild.h"
 #include "storage/lmgr.h"
 #include "storage/proc.h"
+#include "test_hooks.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
@@ -50,6 +51,7 @@ static ErrorData *abort_step(MemoryContext context);
 static void begin(void);
 static void commit(void);
 static StepResult step(Partition *partition, bool carefully);
+static void save_apart(Partition *partition, ProjectionCheckpoint at);
 static void discard(void);
 static bool load(Partition *partition, Run *run, StepResult *result);
 static void adapt_count(Partition *partition, Run *run, MonotonicTime elapsed);
@@ -250,8 +252,28 @@ step(Partition *partition, bool carefully)
 		result = run.at->failed ? ES_STEP_GONE : ES_STEP_RETRY;
 	else
 		result = more ? ES_STEP_MORE : ES_STEP_CAUGHT_UP;
+	if (ES_BROKEN(ES_BREAK_CHECKPOINT_APART))
+		save_apart(partition, *run.at);
 	commit();
 	return result;
+}
+
+/* The mistake that all this is made to avoid: two transactions, and time between them. */
+static void
+save_apart(Partition *partition, ProjectionCheckpoint at)
+{
+	Run			run = {0};
+	StepResult	result;
+
+	commit();
+	pg_usleep(20000);
+	begin();
+	if (load(partition, &run, &result))
+	{
+		run.at->position = at.position;
+		run.at->event_id = at.event_id;
+		es_save_checkpoint(run.at);
+	}
 }
 
 /* What a handler has left in the session is not for the next one, as DISCARD does it. */

@@ -377,14 +377,13 @@ es_projection_at(Projection *projection, int64 position)
 
 	es_enter_handler(projection, NULL, &saved);
 	table = es_event_table_open(projection->event_table, AccessShareLock, ES_FOR_READING);
-	mark = es_high_water_mark(table, &last_value);
+	snapshot = es_feed_snapshot(table, &mark, &last_value);
 	if (position > last_value)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("position " INT64_FORMAT " is ahead of the event table, whose last one is " INT64_FORMAT,
 						position, last_value),
 				 errhint("event_store.high_water_mark() is the position to begin at for what comes from now on.")));
-	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	at = es_newest_event(table, snapshot, Min(position, mark));
 	UnregisterSnapshot(snapshot);
 	es_event_table_close(table);

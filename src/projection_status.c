@@ -44,8 +44,8 @@ event_store_projection_lag(PG_FUNCTION_ARGS)
 			es_high_water_mark_known(table))
 		{
 			int64		position = PG_GETARG_INT64(1);
-			int64		mark = es_high_water_mark(table, NULL);
-			Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+			int64		mark;
+			Snapshot	snapshot = es_feed_snapshot(table, &mark, NULL);
 			Checkpoint	newest = es_newest_event(table, snapshot, mark);
 			Checkpoint	next = es_next_event(table, snapshot, position);
 

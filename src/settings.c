@@ -16,6 +16,7 @@
 #include "compat.h"
 #include "miscadmin.h"
 #include "settings.h"
+#include "test_hooks.h"
 #include "utils/guc.h"
 
 int			es_notify = ES_NOTIFY_AUTO;
@@ -98,5 +99,6 @@ es_settings_init(void)
 							process_shared_preload_libraries_in_progress ? PGC_POSTMASTER : PGC_SIGHUP,
 							0, NULL, NULL, NULL);
 
+	ES_TEST_HOOKS_INIT();
 	MarkGUCPrefixReserved("event_store");
 }

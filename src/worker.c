@@ -50,6 +50,7 @@
 #include "storage/proc.h"
 #include "storage/proclist.h"
 #include "tcop/tcopprot.h"
+#include "test_hooks.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
@@ -356,14 +357,15 @@ look(FeedSlot *feed)
 	if (feed->failures > 0 && feed->look_again > es_now())
 		return true;
 	pg_atomic_exchange_u32(&feed->dirty, 0);
+	ES_POINT("worker_after_flag");
 	pgstat_report_activity(STATE_RUNNING, "looking at an event table");
 	StartTransactionCommand();
 	table = es_event_table_try_open(feed->table, &busy);
 	if (table)
 	{
 		int64		last_value;
-		int64		mark = es_high_water_mark(table, &last_value);
-		Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+		int64		mark;
+		Snapshot	snapshot = es_feed_snapshot(table, &mark, &last_value);
 		int64		published = pg_atomic_read_u64(&feed->published);
 		int64		newest = es_last_position(table, snapshot, published + 1, mark);
 
@@ -381,6 +383,8 @@ look(FeedSlot *feed)
 	CommitTransactionCommand();
 
 	feed->back_off = busy ? Min(Max(feed->back_off * 2, FIRST_BACK_OFF), LAST_BACK_OFF) : 0;
+	if (ES_BROKEN(ES_BREAK_WAKE_BEFORE_RELEASE))
+		busy = false;			/* looking again would make up for it */
 	feed->look_again = busy ? es_now() + feed->back_off : ES_NEVER;
 	feed->failures = 0;
 	return table != NULL || busy;

@@ -24,6 +24,7 @@
 #include "settings.h"
 #include "storage/lmgr.h"
 #include "storage/lock.h"
+#include "test_hooks.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
@@ -46,6 +47,7 @@ static void enter_feeds(void);
 static TableXact *find_table(Oid relid);
 static TableXact *enter_table(Oid relid);
 static void set_locktag(LOCKTAG *tag, Oid relid, uint32 field3, uint16 field4);
+static void announce(EventTable *table, TableXact *xact);
 
 Oid			es_table_being_rewritten = InvalidOid;
 static SubTransactionId rewritten_in = InvalidSubTransactionId;
@@ -146,7 +148,8 @@ at_release(ResourceReleasePhase phase, bool isCommit, bool isTopLevel, void *arg
 {
 	ListCell   *lc;
 
-	if (phase != RESOURCE_RELEASE_AFTER_LOCKS || !isTopLevel)
+	if (!isTopLevel ||
+		phase != (ES_BROKEN(ES_BREAK_WAKE_BEFORE_RELEASE) ? RESOURCE_RELEASE_BEFORE_LOCKS : RESOURCE_RELEASE_AFTER_LOCKS))
 		return;
 	foreach(lc, touched)
 	{
@@ -234,7 +237,8 @@ es_lock_to_end(const LOCKTAG *tag, LOCKMODE mode, bool wait)
 	LockAcquireResult result;
 
 	/* An error resets CurrentResourceOwner, so there is nothing to catch. */
-	CurrentResourceOwner = TopTransactionResourceOwner;
+	if (!ES_BROKEN(ES_BREAK_LOCK_UNDER_CURRENT_OWNER))
+		CurrentResourceOwner = TopTransactionResourceOwner;
 	result = LockAcquire(tag, mode, false, !wait);
 	CurrentResourceOwner = old;
 	return result != LOCKACQUIRE_NOT_AVAIL;
@@ -305,6 +309,8 @@ es_lock_stream(EventTable *table, uint32 hash, LOCKMODE mode)
 {
 	LOCKTAG		tag;
 
+	if (ES_BROKEN(ES_BREAK_NO_STREAM_LOCK))
+		return;
 	set_locktag(&tag, table->relid, hash, STREAM_LOCK);
 	PG_TRY();
 	{
@@ -319,6 +325,7 @@ es_lock_stream(EventTable *table, uint32 hash, LOCKMODE mode)
 		PG_RE_THROW();
 	}
 	PG_END_TRY();
+	ES_POINT("after_stream_lock");
 }
 
 /*
@@ -332,20 +339,26 @@ es_enter_flight(EventTable *table)
 {
 	TableXact  *xact = enter_table(table->relid);
 
-	if (!xact->in_flight)
-	{
-		int64		last = es_check_sequence(table);
-		LOCKTAG		tag;
-
-		lock_relation_to_end(table->relid, RowExclusiveLock);
-		set_locktag(&tag, table->relid,
-					(uint32) (last & 0xFFFFFFFF), (uint16) (last >> 32));
-		(void) es_lock_to_end(&tag, ShareLock, true);
-		xact->tag = last;
-		xact->in_flight = true;
-		xact->feed = es_find_feed(table->relid);
-	}
+	if (!xact->in_flight && !ES_BROKEN(ES_BREAK_IN_FLIGHT_AFTER_NEXTVAL))
+		announce(table, xact);
 	return xact;
+}
+
+static void
+announce(EventTable *table, TableXact *xact)
+{
+	int64		last = es_check_sequence(table);
+	LOCKTAG		tag;
+
+	ES_POINT("before_in_flight_lock");
+	lock_relation_to_end(table->relid, RowExclusiveLock);
+	set_locktag(&tag, table->relid,
+				(uint32) (last & 0xFFFFFFFF), (uint16) (last >> 32));
+	(void) es_lock_to_end(&tag, ShareLock, true);
+	xact->tag = last;
+	xact->in_flight = true;
+	xact->feed = es_find_feed(table->relid);
+	ES_POINT("after_in_flight_lock");
 }
 
 int64
@@ -358,6 +371,9 @@ es_draw_position(EventTable *table, TableXact *xact)
 					 psprintf("Its sequence gave out position " INT64_FORMAT " after " INT64_FORMAT ": it has been set back.",
 							  position, xact->tag));
 	xact->last_position = position;
+	ES_POINT("after_nextval");
+	if (!xact->in_flight)
+		announce(table, xact);	/* only where that is the mistake */
 	return position;
 }
 

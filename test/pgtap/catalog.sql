@@ -1,7 +1,7 @@
 -- The shape of the extension: signatures, volatility, comments, privileges, and
 -- what a dump and pg_upgrade rely on.
 SET client_min_messages = warning;
-SELECT plan(160);
+SELECT plan(161);
 
 -- Every object of the extension.
 CREATE TEMP TABLE members AS
@@ -186,5 +186,10 @@ SELECT is((SELECT string_agg(attname || ' ' || format_type(atttypid, atttypmod),
 SELECT is((SELECT array_agg(e.stream) FROM event_store.read_all('orders') e), '{a-1}', 'SELECT e.column of a reader');
 SELECT is((SELECT count(*) FROM event_store.read_all('orders') e WHERE e = (SELECT x FROM event_store.read_stream('orders', 'a-1') x)),
     1::bigint, 'the readers return one and the same type');
+
+-- No more settings than are documented: none of a build with TEST_HOOKS=1.
+SELECT is((SELECT string_agg(substr(name, 13), ' ' ORDER BY name) FROM pg_settings WHERE name LIKE 'event\_store.%'),
+    'max_event_tables max_projectors max_workers notify notify_interval standby_interval sync_commit worker_idle_timeout',
+    'the settings');
 
 SELECT * FROM finish();
