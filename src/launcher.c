@@ -33,6 +33,7 @@
 #include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
 #include "projector_state.h"
+#include "session.h"
 #include "settings.h"
 #include "storage/ipc.h"
 #include "storage/proc.h"
@@ -41,9 +42,6 @@
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
-
-#define FIRST_RETRY		INT64CONST(1000000)
-#define LAST_RETRY		INT64CONST(60000000)
 
 /* By slot; NULL: not started by this process, or known to have ended. */
 static BackgroundWorkerHandle **handles;
@@ -332,7 +330,7 @@ es_make_room_for_projector(void)
 			SetLatch(db->worker_latch);
 	}
 	es_shared->worker_cap = Max(workers - 1, 1);
-	es_shared->capped_until = es_now() + LAST_RETRY;
+	es_shared->capped_until = es_now() + ES_LAST_RETRY;
 	es_shared->crowded = workers > 1;	/* until the launcher looks, when one has left */
 }
 
@@ -380,7 +378,7 @@ note_refusal(DatabaseSlot *db)
 	for (int i = 0; i < es_num_databases(); i++)
 		room += is_taken(i);
 	LWLockRelease(es_shared->lock);
-	room_until = es_now() + Min(FIRST_RETRY << Min(refusals, 6), LAST_RETRY);
+	room_until = es_now() + Min(ES_FIRST_RETRY << Min(refusals, 6), ES_LAST_RETRY);
 	refusals++;
 }
 
@@ -418,7 +416,7 @@ note_failure(DatabaseSlot *db)
 {
 	db->starting = false;
 	db->unserved = true;
-	db->retry_at = es_now() + Min(FIRST_RETRY << Min(db->failures, 6), LAST_RETRY);
+	db->retry_at = es_now() + Min(ES_FIRST_RETRY << Min(db->failures, 6), ES_LAST_RETRY);
 	db->failures++;
 	pg_atomic_exchange_u32(&db->wanted, 1);
 }

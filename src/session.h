@@ -6,9 +6,10 @@
 #define ES_SESSION_H
 
 #include "shared_state.h"
+#include "test_hooks.h"
 
 /* Microseconds: pauses after failures. */
-#define ES_FIRST_RETRY	INT64CONST(1000000)
+#define ES_FIRST_RETRY	(ES_RETRY_MS * INT64CONST(1000))
 #define ES_LAST_RETRY	INT64CONST(60000000)
 
 extern void es_prepare_session(Oid user);

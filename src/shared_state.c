@@ -38,7 +38,7 @@ static Size state_size(void);
 static bool have_feeds(Oid database);
 static void offer_feed(void);
 static void wake_worker_of(FeedSlot *feed, bool ours);
-static DatabaseSlot *current_database(void);
+static DatabaseSlot *find_database(void);
 
 void
 es_shared_state_init(void)
@@ -194,7 +194,7 @@ have_feeds(Oid database)
 }
 
 static DatabaseSlot *
-current_database(void)
+find_database(void)
 {
 	if (my_database == NULL || my_database->database != MyDatabaseId)
 		my_database = es_database_slot(MyDatabaseId, false);
@@ -225,7 +225,7 @@ es_feed_slot(Oid table)
 {
 	FeedSlot   *feed = NULL;
 
-	if (es_shared == NULL || RecoveryInProgress() || current_database() == NULL)
+	if (es_shared == NULL || RecoveryInProgress() || find_database() == NULL)
 		return NULL;
 	if ((feed = es_find_feed(table)) != NULL)
 		return feed;
@@ -309,14 +309,14 @@ bool
 es_worker_serves(void)
 {
 	return es_shared != NULL && es_shared->launcher_pid != 0 &&
-		current_database() != NULL && !my_database->unserved;
+		find_database() != NULL && !my_database->unserved;
 }
 
 /* The worker of this database; 0 for none. */
 pid_t
 es_worker_pid(void)
 {
-	return es_shared && current_database() ? my_database->worker_pid : 0;
+	return es_shared && find_database() ? my_database->worker_pid : 0;
 }
 
 /*
@@ -375,7 +375,7 @@ es_wake_worker(void)
 
 	do
 	{
-		if (current_database() == NULL)
+		if (find_database() == NULL)
 			return;
 		pg_memory_barrier();
 		latch = *(Latch *volatile *) &my_database->worker_latch;
@@ -420,7 +420,7 @@ es_rescan(void)
 {
 	Latch	   *latch;
 
-	if (es_shared == NULL || current_database() == NULL)
+	if (es_shared == NULL || find_database() == NULL)
 		return;
 	pg_atomic_exchange_u32(&my_database->rescan, 1);
 	latch = *(Latch *volatile *) &my_database->worker_latch;
@@ -436,7 +436,7 @@ es_rescan(void)
 void
 es_projections_changed(bool have_worker)
 {
-	if (es_shared == NULL || current_database() == NULL)
+	if (es_shared == NULL || find_database() == NULL)
 		return;
 	pg_atomic_fetch_add_u32(&my_database->projections_changed, 1);
 	if (have_worker || *(Latch *volatile *) &my_database->worker_latch)

@@ -5,6 +5,7 @@
 #include "postgres.h"
 
 #include "miscadmin.h"
+#include "postmaster/bgworker.h"
 #include "storage/lock.h"
 #include "storage/proc.h"
 #include "test_hooks.h"
@@ -13,10 +14,13 @@
 
 int			es_test_break = ES_BREAK_NOTHING;
 
+int			es_test_retry = 1000;
+
 static int	session = 0;
 static char *points = NULL;
 static int	fail_alloc = 0;		/* as set; 0: never */
 static int	allocs_left = 0;	/* until it fails; 0: it has, or never will */
+static char *fail_in = NULL;	/* bgw_type; empty: not in background processes */
 
 static const struct config_enum_entry breaks[] = {
 	{"nothing", ES_BREAK_NOTHING, false},
@@ -58,6 +62,16 @@ es_test_hooks_init(void)
 							"Shows how many are left until then: 0 when it has failed.",
 							&fail_alloc, 0, 0, PG_INT32_MAX,
 							PGC_SUSET, 0, NULL, arm, show_allocs_left);
+	DefineCustomStringVariable("event_store.test_fail_in",
+							   "The type of the background processes in which allocations fail.",
+							   "They fail in each that is started as long as it is set. By default, they fail in sessions only.",
+							   &fail_in, "",
+							   PGC_SUSET, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("event_store.test_retry",
+							"The pause of a background process after its first failure.",
+							NULL,
+							&es_test_retry, 1000, 1, 60 * 1000,
+							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
 }
 
 /*
@@ -106,7 +120,9 @@ show_allocs_left(void)
 void
 es_test_alloc(void)
 {
-	if (allocs_left > 0 && --allocs_left == 0)
+	if (allocs_left > 0 &&
+		strcmp(MyBgworkerEntry ? MyBgworkerEntry->bgw_type : "", fail_in) == 0 &&
+		--allocs_left == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_OUT_OF_MEMORY),
 				 errmsg("out of memory"),

@@ -13,11 +13,18 @@ our @EXPORT = qw(new_server log_is_clean background_complaints refused eventuall
   kill_9 writers finish_writers caught_up is_fold projection_is);
 
 # A running server.  allows_streaming as for init(); conf are further lines of
-# postgresql.conf; with no_extension the database postgres is left empty.
+# postgresql.conf; with no_extension the database postgres is left empty; with
+# hooks it has the build for tests (TEST_HOOKS=1).
 sub new_server
 {
 	my ($name, %params) = @_;
-	my $node = PostgreSQL::Test::Cluster->new($name);
+	my @install = ();
+
+	if ($params{hooks})
+	{
+		@install = (install_path => $ENV{EVENT_STORE_HOOKS} || die 'no build for tests: run this by test/run');
+	}
+	my $node = PostgreSQL::Test::Cluster->new($name, @install);
 
 	$node->init(
 		extra => [ '--locale=C.UTF-8', '--encoding=UTF8' ],
