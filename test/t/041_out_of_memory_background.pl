@@ -113,7 +113,7 @@ for my $case ([ 'worker', 1 ], [ 'worker', 0 ], [ 'projector', 1 ], [ 'projector
 		until_true(\&delivered) or push @bad, "$n: not delivered: " . $session->query_safe('SELECT * FROM event_store.feeds; SELECT * FROM event_store.projections');
 	}
 	is(join("\n", @bad), '', "a $type $what recovers from each of $failures failures, up to allocation $n");
-	cmp_ok($failures, '>', 2, 'there were some');
+	cmp_ok($failures, '>', 1, 'there were some');
 }
 $session->quit;
 
