@@ -12,7 +12,7 @@ use EventStoreTest;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my $steps = $ENV{OUT_OF_MEMORY_STEPS} || 60;
+my $steps = $ENV{OUT_OF_MEMORY_STEPS} || 20;
 my $node = new_server('out_of_memory', hooks => 1, conf => <<'EOT');
 session_preload_libraries = 'event_store'
 max_prepared_transactions = 5
@@ -85,9 +85,6 @@ BEGIN
 	RETURN result || concat_ws(' ', (SELECT count(*) FROM pg_class), (SELECT count(*) FROM pg_attribute WHERE NOT attisdropped),
 		(SELECT count(*) FROM pg_trigger), (SELECT count(*) FROM pg_depend), (SELECT count(*) FROM pg_namespace), (SELECT count(*) FROM pg_prepared_xacts));
 END $$;
-CREATE VIEW locks_held AS
-SELECT count(*) FROM pg_locks l WHERE pid = pg_backend_pid() AND locktype <> 'virtualxid'
-   AND NOT (locktype = 'relation' AND mode = 'AccessShareLock' AND (relation < 16384 OR relation::regclass::text = 'locks_held'));
 EOT
 
 my $one = q{SELECT first_version > 0 FROM event_store.append('%s', 'new-' || gen_random_uuid(), 'T', '{"a": 1}', metadata => '{}', correlation_id => 'x')};
@@ -177,11 +174,13 @@ sub chosen
 	return (1 .. $first, map { $first + int(($count - $first) * $_ / $rest) } 1 .. $rest);
 }
 
-my $look = <<'EOT';
-SELECT all_there_is() AS state \gset
-SELECT count AS locks FROM locks_held \gset
-\warn state :state
+my $look_at_locks = <<'EOT';
+SELECT count(*) AS locks FROM pg_locks WHERE pid = pg_backend_pid() AND locktype <> 'virtualxid' AND mode <> 'AccessShareLock' \gset
 \warn locks :locks
+EOT
+my $look = <<'EOT' . $look_at_locks;
+SELECT all_there_is() AS state \gset
+\warn state :state
 EOT
 my $disarm = <<'EOT';
 \echo failed
@@ -190,8 +189,7 @@ SELECT current_setting('event_store.test_fail_alloc') AS left \gset
 SET event_store.test_fail_alloc = 0;
 EOT
 
-# One transaction, or several, in a new session.  What was prepared is no longer
-# the statement's affair.
+# In a new session.  What was prepared is no longer the statement's affair.
 sub in_new_session
 {
 	my ($n, $sql, $undo) = @_;
@@ -210,6 +208,29 @@ $look \\warn again
 $sql;
 \\echo end
 $undo;
+\\warn end
+EOT
+}
+
+# The same for what is one transaction: to look at everything takes a new session most of its
+# time, so it takes all back, and we look when all have ended.
+sub in_new_transaction
+{
+	my ($n, $sql) = @_;
+
+	return <<"EOT";
+\\c
+\\warn step $n
+\\echo step $n
+SET client_min_messages = error;
+SET event_store.test_fail_alloc = $n;
+$sql;
+$disarm $look_at_locks \\warn again
+\\echo again
+BEGIN;
+$sql;
+ROLLBACK;
+\\echo end
 \\warn end
 EOT
 }
@@ -247,6 +268,8 @@ sub difference
 	return join ', ', map { "$words[0][$_] -> $words[1][$_]" } grep { $words[0][$_] ne $words[1][$_] } 0 .. $#{ $words[0] };
 }
 
+my $unreached;    # steps in which nothing failed: not each run allocates as often
+
 # What went wrong in one step.
 sub problems
 {
@@ -260,10 +283,11 @@ sub problems
 	my @bad;
 
 	return "no statement after the failure: $first" unless defined $left;
+	$unreached++ if $left > 0;
 	push @bad, "the first error is $errors[0]" if @errors && $errors[0] !~ /^(?:53200|SE007: projection "\w+" failed at position \d+): out of memory/;
 	push @bad, 'it has failed, and no error was raised' if $left == 0 && !@errors && !$is{caught};
 	push @bad, "it has not failed, but there is an error: $errors[0]" if $left > 0 && @errors;
-	push @bad, 'half is there: ' . difference(@states[0, 1]) if @errors && !$is{parts} && $states[0] ne $states[1];
+	push @bad, 'half is there: ' . difference(@states[0, 1]) if @states && @errors && !$is{parts} && $states[0] ne $states[1];
 	push @bad, 'after the end: ' . difference(@states[0, 2]) if @states > 2 && $states[0] ne $states[2];
 	push @bad, "locks: @locks" if grep { $_ ne '0' } @locks;
 	push @bad, "then: $1" if $again =~ /((?:ERROR|FATAL|PANIC|WARNING):.*)/;
@@ -303,8 +327,20 @@ for my $scenario (@scenarios)
 	die "$name: $err" if $err =~ /ERROR/;
 	my $count = 2147483647 - $left;
 	my @numbers = chosen($count);
-	my @bad = run_steps(\&in_new_session, \@numbers, $sql, $undo, $expected, %is);
-	push @bad, run_steps(\&in_savepoint, \@numbers, $sql, $undo, $expected, %is) unless defined $is{in_savepoint};
+	my @bad;
+	if (defined $is{in_savepoint} || $is{caught})
+	{
+		@bad = run_steps(\&in_new_session, \@numbers, $sql, $undo, $expected, %is);
+	}
+	else
+	{
+		my $before = $node->safe_psql('postgres', 'SELECT all_there_is()');
+		$unreached = 0;
+		@bad = run_steps(\&in_new_transaction, \@numbers, $sql, $undo, $expected, %is);
+		my $after = $node->safe_psql('postgres', 'SELECT all_there_is()');
+		push @bad, 'something is there: ' . difference($before, $after) if $before ne $after && $unreached == 0;
+		push @bad, run_steps(\&in_savepoint, \@numbers, $sql, $undo, $expected, %is);
+	}
 	$in_all += $count;
 	$failed += @numbers;
 	is(join("\n", splice(@bad, 0, 5)), '', "$name: " . scalar(@numbers) . " of $count allocations fail");

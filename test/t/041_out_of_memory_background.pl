@@ -9,11 +9,11 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(time usleep);
 
-my $steps = $ENV{OUT_OF_MEMORY_STEPS} || 40;
+my $steps = $ENV{OUT_OF_MEMORY_STEPS} || 30;
 my $node = new_server('out_of_memory', hooks => 1, allows_streaming => 1, conf => <<'EOT');
 shared_preload_libraries = 'event_store'
 max_worker_processes = 20
-event_store.test_retry = 10
+event_store.test_retry = 1
 event_store.notify_interval = 1
 event_store.standby_interval = 1
 fsync = off
