@@ -92,6 +92,8 @@ demo:
 	@examples/demo
 bench:
 	@bench/run
+fuzz:
+	@test/fuzz/run
 help:
 	@echo 'make               build'
 	@echo 'make install       install into the server that pg_config belongs to'
@@ -99,8 +101,9 @@ help:
 	@echo 'make setup         install with apt-get what build and tests need'
 	@echo 'make test          all tests, on a private server'
 	@echo '                   ONLY="regress pgtap"  FILES="append.sql"  RESULTS=dir'
+	@echo 'make fuzz          random calls of everything; CALLS=50000  SEED=n'
 	@echo 'make demo          a tour on a private server; KEEP=1 leaves it running'
 	@echo 'make bench         benchmarks, on a private server'
 	@echo 'make clean         remove what was built'
 	@echo 'Variables: PG_CONFIG=/path/to/pg_config, WERROR=1, DESTDIR=dir'
-.PHONY: check-names setup test demo bench help
+.PHONY: check-names setup test demo bench fuzz help

@@ -243,7 +243,10 @@ expand(PQExpBuffer buf, const char *template)
 	}
 }
 
-/* Notes that it has been picked, too.  Trigger functions have their own place. */
+/*
+ * Notes that it has been picked, too.  Trigger functions have their own place; what
+ * drops things is rarer, or there would be little left.
+ */
 const Function *
 random_function(void)
 {
@@ -251,7 +254,8 @@ random_function(void)
 
 	do
 		i = below(num_functions);
-	while ((functions[i].trigger || functions[i].event_trigger) && chance(90));
+	while (((functions[i].trigger || functions[i].event_trigger) && chance(90)) ||
+		   (strstr(functions[i].name, ".drop_") != NULL && chance(70)));
 	if (num_last_called < MAX_LAST_CALLED)
 		last_called[num_last_called++] = i;
 	return &functions[i];
