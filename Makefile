@@ -53,6 +53,8 @@ PG_CPPFLAGS  += -DES_TEST_HOOKS -include $(CURDIR)/src/test_alloc.h
 endif
 ifeq ($(SANITIZE),1)
 PG_CFLAGS    += -fsanitize=undefined -fno-omit-frame-pointer
+# Behind the -fwrapv of PostgreSQL, which would make overflows defined.
+COPT         += -fno-wrapv
 SHLIB_LINK   += -fsanitize=undefined
 endif
 
@@ -92,6 +94,14 @@ demo:
 	@examples/demo
 bench:
 	@bench/run
+fuzz:
+	@test/fuzz/run
+# Takes an hour or two; FILES=... is some of it.
+valgrind: export VALGRIND = 1
+valgrind: export ONLY := $(or $(ONLY),pgtap regress isolation)
+valgrind: export TEST_TIMEOUT := $(or $(TEST_TIMEOUT),7200)
+valgrind:
+	@test/run
 help:
 	@echo 'make               build'
 	@echo 'make install       install into the server that pg_config belongs to'
@@ -99,8 +109,10 @@ help:
 	@echo 'make setup         install with apt-get what build and tests need'
 	@echo 'make test          all tests, on a private server'
 	@echo '                   ONLY="regress pgtap"  FILES="append.sql"  RESULTS=dir'
+	@echo 'make fuzz          random calls of everything; CALLS=50000  SEED=n'
+	@echo 'make valgrind      tests on a server under memcheck; FILES="append.sql"'
 	@echo 'make demo          a tour on a private server; KEEP=1 leaves it running'
 	@echo 'make bench         benchmarks, on a private server'
 	@echo 'make clean         remove what was built'
 	@echo 'Variables: PG_CONFIG=/path/to/pg_config, WERROR=1, DESTDIR=dir'
-.PHONY: check-names setup test demo bench help
+.PHONY: check-names setup test demo bench fuzz valgrind help

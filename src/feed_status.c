@@ -32,7 +32,7 @@ event_store_feed_status(PG_FUNCTION_ARGS)
 {
 	Oid			relid = es_arg_table(fcinfo);
 	pid_t		worker = es_worker_pid();
-	bool		missing;
+	bool		missing = false;
 	TupleDesc	desc;
 	Datum		values[8];
 	bool		nulls[8] = {true, true, true, true, true, true, true, true};

@@ -27,7 +27,7 @@ Datum
 event_store_projection_lag(PG_FUNCTION_ARGS)
 {
 	Oid			relid = es_arg_table(fcinfo);
-	bool		missing;
+	bool		missing = false;
 	bool		busy;
 	EventTable *table = NULL;
 	TupleDesc	desc;
@@ -43,16 +43,16 @@ event_store_projection_lag(PG_FUNCTION_ARGS)
 		if (!PG_ARGISNULL(1) && check_enable_rls(relid, InvalidOid, true) != RLS_ENABLED &&
 			es_high_water_mark_known(table))
 		{
-			int64		position = PG_GETARG_INT64(1);
 			int64		mark;
 			Snapshot	snapshot = es_feed_snapshot(table, &mark, NULL);
 			Checkpoint	newest = es_newest_event(table, snapshot, mark);
+			int64		position = Min(Max(PG_GETARG_INT64(1), 0), newest.position);
 			Checkpoint	next = es_next_event(table, snapshot, position);
 
 			UnregisterSnapshot(snapshot);
 			values[0] = Int64GetDatum(newest.position);
-			values[1] = Int64GetDatum(Max(newest.position - position, 0));
-			values[2] = Float8GetDatum(next.position == 0 || next.position > newest.position ? 0 :
+			values[1] = Int64GetDatum(newest.position - position);
+			values[2] = Float8GetDatum(position == newest.position ? 0 :
 									   Max(GetCurrentTimestamp() - next.recorded_at, 0) / (double) USECS_PER_SEC);
 			memset(nulls, false, sizeof(nulls));
 		}

@@ -61,7 +61,7 @@ es_read_events(EventQuery *query, EventReceiver receive, void *arg)
 	EventQueryResult result;
 
 	if (query->max_count == 0)
-		return (EventQueryResult) {.complete = false,.last_scanned = query->low - 1};
+		return (EventQueryResult) {.complete = false,.last_scanned = Max(query->low, PG_INT64_MIN + 1) - 1};
 	query->upcasting = query->upcast ? es_upcast_begin(query->table) : NULL;
 	if (es_row_security_applies(query->table))
 		result = read_by_sql(query, receive, arg);

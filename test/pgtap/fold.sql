@@ -67,7 +67,8 @@ SET ROLE es_fold_reader;
 SELECT is((SELECT event_store.fold(e, 'count') FROM event_store.read_all('orders') e), '12', 'a reader folds');
 SELECT throws_ok($$ SELECT event_store.fold(e, 'list') FROM event_store.read_all('orders') e $$, '42501', 'permission denied for function listed', 'but not with a reducer that he may not execute');
 RESET ROLE;
-SELECT throws_ok($$ SELECT event_store._fold_step(NULL, NULL::event_store.event, 'list') $$, '42883', NULL, 'the step cannot be called by hand');
+-- Which error the server makes of it has changed within 15.
+SELECT ok(pg_temp.rows_of($$ SELECT event_store._fold_step(NULL, NULL::event_store.event, 'list') $$) ~ '^(42883|0A000):', 'the step cannot be called by hand');
 
 DROP TABLE orders, many;
 DROP ROLE es_fold_reader;

@@ -1,6 +1,6 @@
 -- The views projections and parked_events, and what lies under them.
 SET client_min_messages = warning;
-SELECT plan(66);
+SELECT plan(67);
 
 \ir include/rows_of.sql
 \ir include/error_of.sql
@@ -16,6 +16,10 @@ SELECT event_store.create_projection('p', 'orders', 'SELECT 1 / (position - 3) F
 SELECT event_store.create_projection('idle', 'orders', 'SELECT FROM events', mode => 'manual', batch_size => 1) \g /dev/null
 SELECT event_store.run_projection('idle', 2) \g /dev/null
 RESET ROLE;
+
+-- Also of positions that no checkpoint has.
+SELECT is(pg_temp.rows_of($$ SELECT p, l.newest, l.events, l.seconds > 0 AS behind FROM unnest('{0,4,-9223372036854775808,9223372036854775807}'::bigint[]) p, event_store._projection_lag('orders', p) l $$),
+    '(0,4,4,t) (4,4,0,f) (-9223372036854775808,4,4,t) (9223372036854775807,4,0,f)', 'how far a position is behind');
 
 -- Status, one after another.
 CREATE FUNCTION pg_temp.status() RETURNS text LANGUAGE sql AS $$ SELECT status FROM event_store.projections WHERE name = 'p' $$;

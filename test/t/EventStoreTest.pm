@@ -43,7 +43,8 @@ EOT
 }
 
 # No test may leave an internal error, a failed assertion or a leak in the log
-# of its servers.  XX is the class of internal errors.
+# of its servers.  XX is the class of internal errors, a "runtime error" one that
+# UBSan has found.
 sub log_is_clean
 {
 	my (@nodes) = @_;
@@ -51,7 +52,7 @@ sub log_is_clean
 	for my $node (@nodes)
 	{
 		my @bad = grep {
-			/PANIC:|TRAP:| XX[0-9A-Z]{3} |WARNING: .*(?:leak|still referenced)|terminated by signal (?!9\b)/
+			/PANIC:|TRAP:|runtime error:| XX[0-9A-Z]{3} |WARNING: .*(?:leak|still referenced)|terminated by signal (?!9\b)/
 		} split /\n/, slurp_file($node->logfile);
 		my $count = @bad;
 		splice @bad, 3;
