@@ -5,6 +5,7 @@
 #include "postgres.h"
 
 #include "miscadmin.h"
+#include "shared_state.h"
 #include "storage/lock.h"
 #include "storage/proc.h"
 #include "test_hooks.h"
@@ -12,9 +13,11 @@
 #include "utils/varlena.h"
 
 int			es_test_break = ES_BREAK_NOTHING;
+bool		es_test_only_if_woken = false;
 
 static int	session = 0;
 static char *points = NULL;
+static char *due = NULL;		/* only shown */
 static int	fail_alloc = 0;		/* as set; 0: never */
 static int	allocs_left = 0;	/* until it fails; 0: it has, or never will */
 
@@ -34,6 +37,7 @@ static const struct config_enum_entry breaks[] = {
 
 static void arm(int value, void *extra);
 static const char *show_allocs_left(void);
+static const char *show_due(void);
 
 void
 es_test_hooks_init(void)
@@ -53,6 +57,16 @@ es_test_hooks_init(void)
 							NULL,
 							&session, 0, 0, PG_INT32_MAX,
 							PGC_SUSET, 0, NULL, NULL, NULL);
+	DefineCustomBoolVariable("event_store.test_only_if_woken",
+							 "The worker does not look again by itself while something is in flight.",
+							 "What it is not woken for it then never sees.",
+							 &es_test_only_if_woken, false,
+							 PGC_SUSET, 0, NULL, NULL, NULL);
+	DefineCustomStringVariable("event_store.test_due",
+							   "Shows whether the worker of this database has something to do.",
+							   NULL,
+							   &due, "",
+							   PGC_INTERNAL, 0, NULL, NULL, show_due);
 	DefineCustomIntVariable("event_store.test_fail_alloc",
 							"Which allocation of the library fails from now on, once; 0 is none.",
 							"Shows how many are left until then: 0 when it has failed.",
@@ -111,4 +125,20 @@ es_test_alloc(void)
 				(errcode(ERRCODE_OUT_OF_MEMORY),
 				 errmsg("out of memory"),
 				 errdetail("Allocation %d of event_store was to fail.", fail_alloc)));
+}
+
+/* What the worker does between lowering a flag and notifying is not asked for. */
+static const char *
+show_due(void)
+{
+	for (int i = 0; es_shared && i < es_shared->num_feeds; i++)
+	{
+		FeedSlot   *feed = &es_shared->feeds[i];
+
+		if (feed->database == MyDatabaseId &&
+			(pg_atomic_read_u32(&feed->dirty) || feed->look_again != ES_NEVER ||
+			 (int64) pg_atomic_read_u64(&feed->published) > feed->notified))
+			return "on";
+	}
+	return "off";
 }

@@ -27,6 +27,7 @@ typedef enum TestBreak
 #ifdef ES_TEST_HOOKS
 
 extern int	es_test_break;
+extern bool es_test_only_if_woken;
 
 extern void es_test_hooks_init(void);
 extern void es_test_point(const char *name);
@@ -34,12 +35,14 @@ extern void es_test_point(const char *name);
 #define ES_TEST_HOOKS_INIT()	es_test_hooks_init()
 #define ES_POINT(name)			es_test_point(name)
 #define ES_BROKEN(step)			(es_test_break == (step))
+#define ES_ONLY_IF_WOKEN()		es_test_only_if_woken
 
 #else
 
 #define ES_TEST_HOOKS_INIT()	((void) 0)
 #define ES_POINT(name)			((void) 0)
 #define ES_BROKEN(step)			false
+#define ES_ONLY_IF_WOKEN()		false
 
 #endif
 
