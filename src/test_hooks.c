@@ -17,6 +17,7 @@ bool		es_test_only_if_woken = false;
 
 static int	session = 0;
 static char *points = NULL;
+static bool in_turns = false;
 static char *due = NULL;		/* only shown */
 static int	fail_alloc = 0;		/* as set; 0: never */
 static int	allocs_left = 0;	/* until it fails; 0: it has, or never will */
@@ -57,6 +58,11 @@ es_test_hooks_init(void)
 							NULL,
 							&session, 0, 0, PG_INT32_MAX,
 							PGC_SUSET, 0, NULL, NULL, NULL);
+	DefineCustomBoolVariable("event_store.test_in_turns",
+							 "Every other time at the n-th point it waits for the lock of n + 100 instead.",
+							 "Who releases one lock and takes it again is then in time for the next stop, however soon it comes.",
+							 &in_turns, false,
+							 PGC_SUSET, 0, NULL, NULL, NULL);
 	DefineCustomBoolVariable("event_store.test_only_if_woken",
 							 "The worker does not look again by itself while something is in flight.",
 							 "What it is not woken for it then never sees.",
@@ -83,6 +89,7 @@ es_test_point(const char *name)
 {
 	int			length = strlen(name);
 	int			n = 1;
+	static uint64 turns = 0;
 	LOCKTAG		tag;
 	int			timeout = LockTimeout;
 
@@ -95,7 +102,9 @@ es_test_point(const char *name)
 		if (strchr(p, ',') == NULL)
 			return;
 	}
-	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, session, n, 2);
+	if (in_turns && n < 64)
+		turns ^= UINT64CONST(1) << n;
+	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, session, turns & (UINT64CONST(1) << n) ? n + 100 : n, 2);
 	LockTimeout = 0;
 	(void) LockAcquire(&tag, ShareLock, true, false);
 	LockTimeout = timeout;

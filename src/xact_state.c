@@ -149,7 +149,9 @@ at_release(ResourceReleasePhase phase, bool isCommit, bool isTopLevel, void *arg
 	{
 		if (ES_BROKEN(ES_BREAK_WAKE_BEFORE_RELEASE))
 			wake(isCommit);
-		ES_POINT("before_release");
+		/* It is called for what a portal has left behind, too. */
+		if (CurrentResourceOwner == TopTransactionResourceOwner)
+			ES_POINT("before_release");
 	}
 	if (phase == RESOURCE_RELEASE_AFTER_LOCKS)
 	{

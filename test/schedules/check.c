@@ -44,63 +44,60 @@ violate(const char *format,...)
 	va_end(args);
 }
 
-/* What other sessions have of a stream when one is given as "at version". */
+/* Was the stream at that version, for this session, at some instant of the call? */
 static bool
-was_at_version(Session *session, Op *op, char stream, int64_t version)
+was_at_version(const Session *session, const Op *op, char stream, int64_t version)
 {
 	int64_t		low = 0;
 	int64_t		high = 0;
 
 	for (int i = -1; i < nsessions; i++)
 	{
-		Session    *other = i < 0 ? &setup_session : &sessions[i];
+		const Session *other = i < 0 ? &setup_session : &sessions[i];
 
-		for (Op *o = other->ops; o < other->ops + other->nops; o++)
+		for (const Op *o = other->ops; o < other->ops + other->nops; o++)
 			for (int p = 0; p < o->nparts && !o->duplicate; p++)
 			{
 				int64_t		n = o->parts[p].last_version - o->parts[p].first_version + 1;
 
 				if (o->parts[p].stream != stream)
 					continue;
-				if (other == session && o < op && o->fate != FATE_ROLLED_BACK)
+				if (other == session)
 				{
-					low += n;
-					high += n;
+					/* Its own are seen until they are rolled back. */
+					bool		seen = o < op && (o->fate == FATE_COMMITTED || o->commit_ended > op->started);
+
+					low += seen ? n : 0;
+					high += seen ? n : 0;
 				}
-				else if (other != session && o->fate == FATE_COMMITTED)
+				else if (o->fate == FATE_COMMITTED)
 				{
-					if (o->commit_ended < op->started)
-						low += n;
-					if (o->commit_started <= op->ended)
-						high += n;
+					low += o->commit_ended < op->started ? n : 0;
+					high += o->commit_started <= op->ended ? n : 0;
 				}
-				else if (other != session && o->fate == FATE_OPEN)
-					high += n;	/* its commit may be under way */
 			}
 	}
 	return low <= version && version <= high;
 }
 
-/* A conflict names a version that was true, and not the expected one. */
+/* A conflict names a version, and not the expected one. */
 static void
-check_conflict(Session *session, Op *op, const char *detail)
+take_conflict(Session *session, Op *op, const char *detail)
 {
-	char		stream;
 	long		number;
 	long long	version;
 
 	if (op->expected == ANY_VERSION)
 		violate("%c %s fails with SE001, though any version will do", session->name, op->text);
 	else if (detail == NULL ||
-			 sscanf(detail, "Stream \"%c-%ld\" is at version %lld, expected ", &stream, &number, &version) != 3 ||
-			 number != serial || strchr(op->streams, stream) == NULL)
+			 sscanf(detail, "Stream \"%c-%ld\" is at version %lld, expected ", &op->told_stream, &number, &version) != 3 ||
+			 number != serial || strchr(op->streams, op->told_stream) == NULL)
 		violate("%c %s fails with SE001, which does not tell the stream's version: %s",
 				session->name, op->text, detail ? detail : "no DETAIL");
 	else if (op->expected == STREAM_EXISTS ? version > 0 : version == op->expected)
 		violate("%c %s fails though the stream is at that version", session->name, op->text);
-	else if (!was_at_version(session, op, stream, version))
-		violate("%c %s is told version %lld, at which the stream has not been",
-				session->name, op->text, version);
+	else
+		op->told_version = version;
 }
 
 static bool
@@ -123,7 +120,7 @@ take_error(Session *session, Op *op, PGresult *result)
 	snprintf(op->sqlstate, sizeof(op->sqlstate), "%s", PQresultErrorField(result, PG_DIAG_SQLSTATE));
 	snprintf(op->outcome, sizeof(op->outcome), "%s: %s", op->sqlstate, message);
 	if (strcmp(op->sqlstate, "SE001") == 0)
-		check_conflict(session, op, detail);
+		take_conflict(session, op, detail);
 	else if (!allowed(op))
 		violate("%c %s fails: %s", session->name, op->text, op->outcome);
 }
@@ -359,6 +356,10 @@ check_appends(void)
 			for (int j = 0; j < nsessions; j++)
 				for (Op *late = sessions[j].ops; late < sessions[j].ops + sessions[j].nops; late++)
 					check_order(op, late);
+			if (strcmp(op->sqlstate, "SE001") == 0 &&
+				!was_at_version(session, op, op->told_stream, op->told_version))
+				violate("%c %s is told version %lld, at which the stream has not been",
+						session->name, op->text, (long long) op->told_version);
 			if (strcmp(op->sqlstate, "SE003") == 0)
 			{
 				bool		there = false;
@@ -454,14 +455,27 @@ check_projection(void)
 	compare_seen("the projection", seen, nseen);
 }
 
-/* Nobody appends any more, so what is not published now never will be. */
-static void
-check_worker(void)
+/*
+ * While the worker sleeps, all that can be read is published: nobody will tell it
+ * again, unless somebody is about to end.  (It does not look again by itself here.)
+ */
+void
+check_published(void)
 {
-	int64_t		newest = nevents ? events[nevents - 1].position : base;
+	PGresult   *result;
+	int64_t		newest;
 
+	for (int i = 0; i < nsessions; i++)
+		if (sessions[i].state == STATE_STOPPED &&
+			(sessions[i].key == WORKER_KEY ||
+			 strcmp(point_name(&sessions[i], sessions[i].point), "before_release") == 0 ||
+			 strcmp(point_name(&sessions[i], sessions[i].point), "before_wake") == 0))
+			return;
+	result = queryf("SELECT checkpoint FROM event_store.read_batch('ev', after => %lld)", (long long) base);
+	newest = atoll(PQgetvalue(result, 0, 0));
+	PQclear(result);
 	if (newest > base && newest_notified != newest)
-		violate("the worker sleeps, and has not published position %lld, but %lld",
+		violate("the worker sleeps, and of what can be read up to %lld has published up to %lld only",
 				(long long) newest, (long long) newest_notified);
 }
 
@@ -476,6 +490,4 @@ check_schedule(void)
 			check_reader(&sessions[i]);
 	if (strstr(scenario->script, "project"))
 		check_projection();
-	if (scenario->worker)
-		check_worker();
 }

@@ -82,6 +82,8 @@ typedef struct Op
 	Fate		fate;
 	int			commit_started; /* the moves in which it became visible */
 	int			commit_ended;
+	char		told_stream;	/* by SE001 */
+	int64_t		told_version;
 } Op;
 
 typedef enum State
@@ -106,6 +108,7 @@ typedef struct Session
 	State		state;
 	int			point;			/* where it has stopped, from 1 on */
 	int			next;			/* the statement to start */
+	PGresult   *answer;			/* as far as it has come */
 	bool		reads;
 	int64_t		checkpoint;
 	char		checkpoint_id[40];
@@ -166,6 +169,7 @@ extern bool violated;
 extern char violation[500];
 extern void violate(const char *format,...) __attribute__((format(printf, 1, 2)));
 extern void take_answer(Session *session, Op *op, PGresult *result);
+extern void check_published(void);
 extern void check_schedule(void);
 
 /* schedules.c */

@@ -2,9 +2,10 @@
  * session.c
  *	  The connections, and how to find out where everybody is.
  *
- * The controller holds the advisory lock of each session's points.  To let a
- * session go from one it releases that lock and takes it again, which the server
- * does in this order: first the session gets it, and gives it back at once.
+ * The controller holds the advisory locks of each session's points, two of each,
+ * for which the session waits in turns.  To let a session go from one it releases
+ * that lock and takes it again, which the server does in this order: first the
+ * session gets it, and gives it back at once.
  *
  * Nothing is timed.  After each move the controller asks until every session has
  * an answer, waits for a lock, or sleeps; what a session waits for tells the
@@ -20,6 +21,10 @@
 #include <time.h>
 
 #include "schedules.h"
+
+/* event_store.test_in_turns: the second lock of point n has this number added. */
+#define TURN		100
+#define TURN_TEXT	"100"
 
 #define PATIENCE	30.0		/* seconds until a session is taken for lost */
 #define STUCK		5.0			/* until waits for each other are taken to be for ever */
@@ -48,7 +53,7 @@ open_connection(const char *mistake)
 
 	if (PQstatus(conn) != CONNECTION_OK)
 		die("could not connect: %s", PQerrorMessage(conn));
-	snprintf(sql, sizeof(sql), "LOAD 'event_store'; SET client_min_messages = error; SET event_store.test_break = %s",
+	snprintf(sql, sizeof(sql), "LOAD 'event_store'; SET client_min_messages = error; SET enable_seqscan = off; SET plan_cache_mode = force_generic_plan; SET event_store.test_break = %s",
 			 mistake ? mistake : "nothing");
 	result = PQexec(conn, sql);
 	if (PQresultStatus(result) != PGRES_COMMAND_OK)
@@ -116,6 +121,7 @@ point_name(const Session *session, int n)
 	static char buffer[40];
 	const char *list = session->key == WORKER_KEY ? worker_points : session_points;
 
+	n %= TURN;
 	while (--n > 0 && list)
 		list = strchr(list, ',') ? strchr(list, ',') + 1 : NULL;
 	snprintf(buffer, sizeof(buffer), "%.*s", list ? (int) strcspn(list, ",") : 1, list ? list : "?");
@@ -143,6 +149,7 @@ prepare_worker(const char *mistake)
 
 	PQclear(queryf("ALTER DATABASE %s SET event_store.test_points = '%s'", db, worker_points));
 	PQclear(queryf("ALTER DATABASE %s SET event_store.test_session = %d", db, WORKER_KEY));
+	PQclear(queryf("ALTER DATABASE %s SET event_store.test_in_turns = on", db));
 	PQclear(queryf("ALTER DATABASE %s SET event_store.test_only_if_woken = on", db));
 	PQclear(queryf("ALTER DATABASE %s SET event_store.test_break = %s", db, mistake ? mistake : "nothing"));
 	PQclear(query("SET event_store.test_points = ''"));
@@ -190,6 +197,7 @@ open_session(Session *session, const char *mistake)
 			 "SET event_store.test_points = '';"
 			 "SELECT event_store.append('ev', 'warm-%d', 'T', '1');"
 			 "SET event_store.test_session = %d;"
+			 "SET event_store.test_in_turns = on;"
 			 "SET event_store.test_points = '%s'%s",
 			 session->key, session->key, session_points,
 			 can_deadlock ? "; SET deadlock_timeout = '" DEADLOCK_TIMEOUT "'" : "");
@@ -202,8 +210,8 @@ open_session(Session *session, const char *mistake)
 static void
 hold_points(const Session *session, int npoints)
 {
-	for (int n = 1; n <= npoints; n++)
-		PQclear(queryf("SELECT pg_advisory_lock(%d, %d)", session->key, n));
+	PQclear(queryf("SELECT pg_advisory_lock(%d, n), pg_advisory_lock(%d, n + " TURN_TEXT ") FROM generate_series(1, %d) n",
+				   session->key, session->key, npoints));
 }
 
 /* Waits for a while that is too short to matter. */
@@ -344,26 +352,32 @@ idle(const Session *session)
 	return session->state == STATE_READY || session->state == STATE_DONE;
 }
 
-/* Takes the answer to the statement, if it is there. */
+/*
+ * Takes the answer to the statement, if it is there.  An error is there before
+ * the transaction has been aborted, which is another place to stop at.
+ */
 static void
 look_for_answer(Session *session)
 {
-	PGresult   *result;
-	PGresult   *last = NULL;
-	Op		   *op = &session->ops[session->next - 1];
-
 	if (!PQconsumeInput(session->conn))
 		die("%s", PQerrorMessage(session->conn));
-	if (PQisBusy(session->conn))
-		return;
-	while ((result = PQgetResult(session->conn)) != NULL)
+	while (!PQisBusy(session->conn))
 	{
-		PQclear(last);
-		last = result;
+		Op		   *op = &session->ops[session->next - 1];
+		PGresult   *result = PQgetResult(session->conn);
+
+		if (result)
+		{
+			PQclear(session->answer);
+			session->answer = result;
+			continue;
+		}
+		op->ended = nmoves;
+		session->state = session->next < session->nops ? STATE_READY : STATE_DONE;
+		take_answer(session, op, session->answer);
+		session->answer = NULL;
+		return;
 	}
-	op->ended = nmoves;
-	session->state = session->next < session->nops ? STATE_READY : STATE_DONE;
-	take_answer(session, op, last);
 }
 
 static Session *
