@@ -150,7 +150,7 @@ take_append(Session *session, Op *op, PGresult *result)
 						   i ? "; " : "", part->stream, (long long) part->first_version, (long long) part->first_position,
 						   op->duplicate ? ", a duplicate" : "");
 		if (op->expected == STREAM_EXISTS ? part->first_version < 2
-			: op->expected != ANY_VERSION && !op->duplicate && part->first_version != op->expected + 1)
+			: op->kind != OP_CHECKED && op->expected != ANY_VERSION && !op->duplicate && part->first_version != op->expected + 1)
 			violate("%c %s succeeds with version %lld", session->name, op->text, (long long) part->first_version);
 	}
 	op->fate = FATE_OPEN;
@@ -327,6 +327,16 @@ claim(Session *session, Op *op, Part *part)
 	}
 }
 
+/* Whom a stream was checked for comes before all of its events. */
+static void
+check_check(Session *session, Op *op)
+{
+	Event	   *first = find_event(op->streams[1], 1);
+
+	if (first && first->position < op->parts[0].first_position)
+		violate("%c %s succeeds, though there is an event before it", session->name, op->text);
+}
+
 /* What was acknowledged before another was called has the lower positions. */
 static void
 check_order(Op *early, Op *late)
@@ -353,6 +363,8 @@ check_appends(void)
 				die("the scenario leaves a transaction open");
 			for (int p = 0; op->fate == FATE_COMMITTED && p < op->nparts; p++)
 				claim(session, op, &op->parts[p]);
+			if (op->kind == OP_CHECKED && op->fate == FATE_COMMITTED)
+				check_check(session, op);
 			for (int j = 0; j < nsessions; j++)
 				for (Op *late = sessions[j].ops; late < sessions[j].ops + sessions[j].nops; late++)
 					check_order(op, late);
@@ -439,15 +451,19 @@ check_reader(Session *session)
 	compare_seen(who, session->seen, session->nseen);
 }
 
+/* Events that were handled in the appending transactions may stand in another order. */
 static void
-check_projection(void)
+check_projection(bool inlined)
 {
 	int64_t		seen[MAX_EVENTS];
 	int			nseen;
 	PGresult   *result;
 
+	if (inlined)
+		PQclear(query("SELECT event_store.alter_projection('p', mode => 'manual')"));
 	PQclear(query("SELECT * FROM event_store.run_projection('p')"));
-	result = queryf("SELECT position FROM model WHERE position > %lld ORDER BY n", (long long) base);
+	result = queryf("SELECT position FROM model WHERE position > %lld ORDER BY %s",
+					(long long) base, inlined ? "position" : "n");
 	nseen = PQntuples(result);
 	for (int i = 0; i < nseen && i < MAX_EVENTS; i++)
 		seen[i] = atoll(PQgetvalue(result, i, 0));
@@ -488,6 +504,6 @@ check_schedule(void)
 	for (int i = 0; i < nsessions; i++)
 		if (sessions[i].reads)
 			check_reader(&sessions[i]);
-	if (strstr(scenario->script, "project"))
-		check_projection();
+	if (uses_projection(scenario))
+		check_projection(scenario->setup != NULL);
 }

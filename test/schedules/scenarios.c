@@ -28,6 +28,7 @@ const Scenario scenarios[] = {
 	{"worker_abort", "begin; append a; rollback | append b", "after_nextval,before_release,before_wake", "before_release", NULL, NULL, true},
 	{"worker_two", "append a | append b", "after_nextval,before_release,before_wake", "after_nextval,before_release", NULL, NULL, true},
 	{"worker_wait", "append a | wait", "after_nextval,before_release,before_wake," WAITER, "before_release,before_wake," WAITER, NULL, NULL, true},
+	{"worker_wait_two", "append a | append b | wait", "after_nextval,before_release," WAITER, NULL, NULL, NULL, true},
 
 	/* Two who write. */
 	{"same_version", "append a =0 | append a =0", ALL, "="},
@@ -56,6 +57,8 @@ const Scenario scenarios[] = {
 	/* Several streams. */
 	{"multi_opposite", "multi ab | multi ba", ALL, "="},
 	{"multi_single", "multi ab | append b; append a", ALL, "after_stream_lock,after_nextval,before_release"},
+	{"checks", "checked ab | checked ba", ALL, "="},
+	{"check_append", "checked ba | append a; append b", ALL, "after_stream_lock,after_nextval,before_release"},
 	{"opposite_order", "begin; append a; append b; commit | begin; append b; append a; commit", "after_stream_lock,after_nextval,before_release", "after_nextval", NULL, "40P01"},
 
 	/* Who writes, and who reads. */
@@ -76,6 +79,10 @@ const Scenario scenarios[] = {
 	{"append_project", "append a | project", FLIGHT ",before_release", "="},
 	{"append_append_project", "append a | append b | project", RELEASE, "after_nextval,after_mark"},
 	{"project_project", "append a | project | project", RELEASE, "after_nextval,after_mark"},
+	{"become_inline", "inline | append a | append b", RELEASE, "after_nextval,after_mark", "manual"},
+	{"become_inline_between", "inline | begin; append a; append b; commit", ALL, RELEASE, "manual"},
+	{"become_manual", "manual | append a | append b", RELEASE, "after_nextval,after_mark", "inline"},
+	{"inline_abort", "manual; inline | begin; append a; rollback | append b", RELEASE, "after_nextval", "inline"},
 	{NULL}
 };
 
@@ -103,6 +110,7 @@ static const struct
 	{"append", OP_APPEND},
 	{"twice", OP_TWICE},
 	{"multi", OP_MULTI},
+	{"checked", OP_CHECKED},
 	{"insert", OP_INSERT},
 	{"declare", OP_DECLARE},
 	{"fetch", OP_FETCH},
@@ -111,6 +119,8 @@ static const struct
 	{"read", OP_READ},
 	{"wait", OP_WAIT},
 	{"project", OP_PROJECT},
+	{"inline", OP_INLINE},
+	{"manual", OP_MANUAL},
 	{"begin", OP_BEGIN},
 	{"begin_rr", OP_BEGIN_RR},
 	{"commit", OP_COMMIT},
@@ -170,6 +180,8 @@ parse_op(Op *op, char *text)
 		else
 			snprintf(op->streams, sizeof(op->streams), "%s", word);
 	}
+	if (op->kind == OP_CHECKED)
+		op->expected = 0;
 }
 
 static void
@@ -222,7 +234,14 @@ bool
 appends(const Op *op)
 {
 	return op->kind == OP_APPEND || op->kind == OP_TWICE || op->kind == OP_MULTI ||
-		op->kind == OP_INSERT || op->kind == OP_FETCH || op->kind == OP_FETCH_FAILS;
+		op->kind == OP_CHECKED || op->kind == OP_INSERT || op->kind == OP_FETCH || op->kind == OP_FETCH_FAILS;
+}
+
+bool
+uses_projection(const Scenario *scenario)
+{
+	return strstr(scenario->script, "project") || strstr(scenario->script, "inline") ||
+		strstr(scenario->script, "manual");
 }
 
 const char *
@@ -269,6 +288,12 @@ op_sql(char *sql, size_t size, Session *session, Op *op)
 					 "{\"stream\": \"%c-%ld\", \"events\": [{\"type\": \"T\", \"data\": 1}]}]')",
 					 columns, op->streams[0], serial, op->streams[1], serial);
 			break;
+		case OP_CHECKED:
+			snprintf(sql, size, "SELECT %s FROM event_store.append_streams('ev',"
+					 " '[{\"stream\": \"%c-%ld\", \"events\": [{\"type\": \"T\", \"data\": 1}]}]',"
+					 " '[{\"stream\": \"%c-%ld\", \"expected_version\": 0}]')",
+					 columns, op->streams[0], serial, op->streams[1], serial);
+			break;
 		case OP_INSERT:
 			if (op->expected == ANY_VERSION)
 				snprintf(sql, size, "INSERT INTO ev (stream, type, data) VALUES ('%c-%ld', 'T', '1')"
@@ -303,6 +328,11 @@ op_sql(char *sql, size_t size, Session *session, Op *op)
 			break;
 		case OP_PROJECT:
 			snprintf(sql, size, "SELECT events, position FROM event_store.run_projection('p')");
+			break;
+		case OP_INLINE:
+		case OP_MANUAL:
+			snprintf(sql, size, "SELECT event_store.alter_projection('p', mode => '%s')",
+					 op->kind == OP_INLINE ? "inline" : "manual");
 			break;
 		case OP_BEGIN:
 			snprintf(sql, size, "BEGIN");

@@ -104,7 +104,7 @@ begin_schedule(void)
 	PGresult   *result;
 
 	serial++;
-	if (strstr(scenario->script, "multi"))
+	if (strstr(scenario->script, "multi") || strstr(scenario->script, "checked"))
 		order_streams();
 	nmoves = -1;
 	reset_sessions();

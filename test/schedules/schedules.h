@@ -26,6 +26,7 @@ typedef enum OpKind
 	OP_APPEND,					/* append STREAM [=VERSION | exists] [idN] */
 	OP_TWICE,					/* twice STREAM: a batch of two events */
 	OP_MULTI,					/* multi STREAMS: one event to each */
+	OP_CHECKED,					/* checked STREAMS: to the first, if the second is empty */
 	OP_INSERT,					/* insert STREAM [=VERSION]: plain SQL */
 	OP_DECLARE,					/* declare STREAM: a cursor over appends, the second fails */
 	OP_FETCH,					/* fetch STREAM */
@@ -34,6 +35,8 @@ typedef enum OpKind
 	OP_READ,					/* the next batch of the feed, from the checkpoint */
 	OP_WAIT,					/* wait_for_events() */
 	OP_PROJECT,					/* run_projection() */
+	OP_INLINE,					/* the projection becomes inline, */
+	OP_MANUAL,					/* or to be run by hand again */
 	OP_BEGIN,
 	OP_BEGIN_RR,				/* REPEATABLE READ */
 	OP_COMMIT,
@@ -143,6 +146,7 @@ extern const Scenario *find_scenario(const char *name);
 extern const char *scenario_points(const Scenario *scenario, bool full);
 extern void parse_script(const Scenario *scenario);
 extern bool appends(const Op *op);
+extern bool uses_projection(const Scenario *scenario);
 extern void op_sql(char *sql, size_t size, Session *session, Op *op);
 extern const char *event_id(int id);
 

@@ -163,7 +163,7 @@ prepare_database(const Scenario *scenario, const char *mistake)
 	PQclear(query("SELECT event_store.create_event_table('ev')"));
 	if (mistake && strcmp(mistake, "sequence_cache") == 0)
 		PQclear(query("ALTER SEQUENCE ev_position_seq CACHE 32"));
-	if (strstr(scenario->script, "project"))
+	if (uses_projection(scenario))
 	{
 		PQclear(query("CREATE TABLE model (n bigserial, position bigint)"));
 		PQclear(query("SELECT event_store.create_projection('p', 'ev',"
