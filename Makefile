@@ -102,6 +102,8 @@ valgrind: export ONLY := $(or $(ONLY),pgtap regress isolation)
 valgrind: export TEST_TIMEOUT := $(or $(TEST_TIMEOUT),7200)
 valgrind:
 	@test/run
+schedules:
+	@test/schedules/run
 help:
 	@echo 'make               build'
 	@echo 'make install       install into the server that pg_config belongs to'
@@ -113,6 +115,7 @@ help:
 	@echo 'make valgrind      tests on a server under memcheck; FILES="append.sql"'
 	@echo 'make demo          a tour on a private server; KEEP=1 leaves it running'
 	@echo 'make bench         benchmarks, on a private server'
+	@echo 'make schedules     sessions in all orders of their steps, some minutes'
 	@echo 'make clean         remove what was built'
 	@echo 'Variables: PG_CONFIG=/path/to/pg_config, WERROR=1, DESTDIR=dir'
-.PHONY: check-names setup test demo bench fuzz valgrind help
+.PHONY: check-names setup test demo bench schedules fuzz valgrind help

@@ -6,6 +6,7 @@
 
 #include "miscadmin.h"
 #include "postmaster/bgworker.h"
+#include "shared_state.h"
 #include "storage/lock.h"
 #include "storage/proc.h"
 #include "test_hooks.h"
@@ -13,11 +14,14 @@
 #include "utils/varlena.h"
 
 int			es_test_break = ES_BREAK_NOTHING;
+bool		es_test_only_if_woken = false;
 
 int			es_test_retry = 1000;
 
 static int	session = 0;
 static char *points = NULL;
+static bool in_turns = false;
+static char *due = NULL;		/* only shown */
 static int	fail_alloc = 0;		/* as set; 0: never */
 static int	allocs_left = 0;	/* until it fails; 0: it has, or never will */
 static char *fail_in = NULL;	/* bgw_type; empty: not in background processes */
@@ -38,6 +42,7 @@ static const struct config_enum_entry breaks[] = {
 
 static void arm(int value, void *extra);
 static const char *show_allocs_left(void);
+static const char *show_due(void);
 
 void
 es_test_hooks_init(void)
@@ -57,6 +62,21 @@ es_test_hooks_init(void)
 							NULL,
 							&session, 0, 0, PG_INT32_MAX,
 							PGC_SUSET, 0, NULL, NULL, NULL);
+	DefineCustomBoolVariable("event_store.test_in_turns",
+							 "Every other time at the n-th point it waits for the lock of n + 100 instead.",
+							 "Who releases one lock and takes it again is then in time for the next stop, however soon it comes.",
+							 &in_turns, false,
+							 PGC_SUSET, 0, NULL, NULL, NULL);
+	DefineCustomBoolVariable("event_store.test_only_if_woken",
+							 "The worker does not look again by itself while something is in flight.",
+							 "What it is not woken for it then never sees.",
+							 &es_test_only_if_woken, false,
+							 PGC_SUSET, 0, NULL, NULL, NULL);
+	DefineCustomStringVariable("event_store.test_due",
+							   "Shows whether the worker of this database has something to do.",
+							   NULL,
+							   &due, "",
+							   PGC_INTERNAL, 0, NULL, NULL, show_due);
 	DefineCustomIntVariable("event_store.test_fail_alloc",
 							"Which allocation of the library fails from now on, once; 0 is none.",
 							"Shows how many are left until then: 0 when it has failed.",
@@ -83,6 +103,7 @@ es_test_point(const char *name)
 {
 	int			length = strlen(name);
 	int			n = 1;
+	static uint64 turns = 0;
 	LOCKTAG		tag;
 	int			timeout = LockTimeout;
 
@@ -95,7 +116,9 @@ es_test_point(const char *name)
 		if (strchr(p, ',') == NULL)
 			return;
 	}
-	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, session, n, 2);
+	if (in_turns && n < 64)
+		turns ^= UINT64CONST(1) << n;
+	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, session, turns & (UINT64CONST(1) << n) ? n + 100 : n, 2);
 	LockTimeout = 0;
 	(void) LockAcquire(&tag, ShareLock, true, false);
 	LockTimeout = timeout;
@@ -131,4 +154,20 @@ es_test_alloc(void)
 				(errcode(ERRCODE_OUT_OF_MEMORY),
 				 errmsg("out of memory")));
 	}
+}
+
+/* What the worker does between lowering a flag and notifying is not asked for. */
+static const char *
+show_due(void)
+{
+	for (int i = 0; es_shared && i < es_shared->num_feeds; i++)
+	{
+		FeedSlot   *feed = &es_shared->feeds[i];
+
+		if (feed->database == MyDatabaseId &&
+			(pg_atomic_read_u32(&feed->dirty) || feed->look_again != ES_NEVER ||
+			 (int64) pg_atomic_read_u64(&feed->published) > feed->notified))
+			return "on";
+	}
+	return "off";
 }

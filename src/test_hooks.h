@@ -28,6 +28,7 @@ typedef enum TestBreak
 
 extern int	es_test_break;
 extern int	es_test_retry;
+extern bool es_test_only_if_woken;
 
 extern void es_test_hooks_init(void);
 extern void es_test_point(const char *name);
@@ -36,6 +37,7 @@ extern void es_test_point(const char *name);
 #define ES_POINT(name)			es_test_point(name)
 #define ES_BROKEN(step)			(es_test_break == (step))
 #define ES_RETRY_MS				es_test_retry
+#define ES_ONLY_IF_WOKEN()		es_test_only_if_woken
 
 #else
 
@@ -43,6 +45,7 @@ extern void es_test_point(const char *name);
 #define ES_POINT(name)			((void) 0)
 #define ES_BROKEN(step)			false
 #define ES_RETRY_MS				1000	/* background processes, after their first failure */
+#define ES_ONLY_IF_WOKEN()		false
 
 #endif
 

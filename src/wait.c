@@ -17,6 +17,7 @@
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "shared_state.h"
+#include "test_hooks.h"
 #include "utils/builtins.h"
 #include "utils/rel.h"
 #include "xact_state.h"
@@ -103,7 +104,9 @@ sleep_until_risen(FeedSlot *feed, Oid relid, int64 after, MonotonicTime deadline
 {
 	MonotonicTime left = deadline - es_now();
 
+	ES_POINT("waiter_before_list");
 	ConditionVariablePrepareToSleep(&feed->risen);
+	ES_POINT("waiter_on_list");
 	if (pg_atomic_read_u32(&feed->dirty))
 		es_wake_worker();
 	while (left > 0 && es_worker_serves() &&

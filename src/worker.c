@@ -383,10 +383,11 @@ look(FeedSlot *feed)
 	CommitTransactionCommand();
 
 	feed->back_off = busy ? Min(Max(feed->back_off * 2, FIRST_BACK_OFF), LAST_BACK_OFF) : 0;
-	if (ES_BROKEN(ES_BREAK_WAKE_BEFORE_RELEASE))
-		busy = false;			/* looking again would make up for it */
 	feed->look_again = busy ? es_now() + feed->back_off : ES_NEVER;
+	if (ES_BROKEN(ES_BREAK_WAKE_BEFORE_RELEASE) || ES_ONLY_IF_WOKEN())
+		feed->look_again = ES_NEVER;	/* that would make up for it */
 	feed->failures = 0;
+	ES_POINT("worker_after_look");
 	return table != NULL || busy;
 }
 

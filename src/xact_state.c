@@ -41,6 +41,7 @@ static bool projections_changed = false;
 
 static void at_transaction_end(XactEvent event, void *arg);
 static void at_release(ResourceReleasePhase phase, bool isCommit, bool isTopLevel, void *arg);
+static void wake(bool isCommit);
 static void at_subtransaction_end(SubXactEvent event, SubTransactionId mine,
 								  SubTransactionId parent, void *arg);
 static void enter_feeds(void);
@@ -139,18 +140,36 @@ enter_feeds(void)
 	}
 }
 
+static void
+at_release(ResourceReleasePhase phase, bool isCommit, bool isTopLevel, void *arg)
+{
+	if (!isTopLevel)
+		return;
+	if (phase == RESOURCE_RELEASE_BEFORE_LOCKS && touched != NIL)
+	{
+		if (ES_BROKEN(ES_BREAK_WAKE_BEFORE_RELEASE))
+			wake(isCommit);
+		/* It is called for what a portal has left behind, too. */
+		if (CurrentResourceOwner == TopTransactionResourceOwner)
+			ES_POINT("before_release");
+	}
+	if (phase == RESOURCE_RELEASE_AFTER_LOCKS)
+	{
+		if (touched != NIL)
+			ES_POINT("before_wake");
+		wake(isCommit);
+	}
+}
+
 /*
  * Wakes the worker, when the locks are released: only then has the mark risen.
  * Also after an abort, which can raise it too.
  */
 static void
-at_release(ResourceReleasePhase phase, bool isCommit, bool isTopLevel, void *arg)
+wake(bool isCommit)
 {
 	ListCell   *lc;
 
-	if (!isTopLevel ||
-		phase != (ES_BROKEN(ES_BREAK_WAKE_BEFORE_RELEASE) ? RESOURCE_RELEASE_BEFORE_LOCKS : RESOURCE_RELEASE_AFTER_LOCKS))
-		return;
 	foreach(lc, touched)
 	{
 		TableXact  *xact = lfirst(lc);
@@ -366,7 +385,8 @@ es_draw_position(EventTable *table, TableXact *xact)
 {
 	int64		position = nextval_internal(table->sequence, false);
 
-	if (position <= xact->tag || position > ES_MAX_POSITION)
+	if ((position <= xact->tag && !ES_BROKEN(ES_BREAK_SEQUENCE_CACHE)) ||
+		position > ES_MAX_POSITION)
 		es_unguarded(table->rel,
 					 psprintf("Its sequence gave out position " INT64_FORMAT " after " INT64_FORMAT ": it has been set back.",
 							  position, xact->tag));
