@@ -371,9 +371,10 @@ es_check_sequence(EventTable *table)
 	int64		last = es_sequence_last_value(table->sequence, &logged);
 	CacheEntry *entry = hash_search(cache, &table->relid, HASH_FIND, NULL);
 
+	/* Seldom anything is above it, so that is what to look for. */
 	if (logged || (entry && last < entry->last_seen))
 	{
-		int64		greatest = es_last_position(table, SnapshotSelf, 0, PG_INT64_MAX);
+		int64		greatest = es_last_position(table, SnapshotSelf, last + 1, PG_INT64_MAX);
 
 		last = es_sequence_last_value(table->sequence, NULL);
 		if (last < greatest)

@@ -20,8 +20,6 @@
 #include "miscadmin.h"
 #include "read.h"
 #include "scan.h"
-#include "storage/lmgr.h"
-#include "storage/lock.h"
 #include "test_hooks.h"
 #include "utils/builtins.h"
 #include "utils/rel.h"
@@ -143,20 +141,6 @@ event_store_read_batch(PG_FUNCTION_ARGS)
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls)));
 }
 
-/* Does any other transaction hold a lock on the sequence, as nextval() does? */
-static bool
-others_in_flight(EventTable *table)
-{
-	LOCKTAG		tag;
-	VirtualTransactionId *holders;
-	int			count;
-
-	SET_LOCKTAG_RELATION(tag, MyDatabaseId, table->sequence);
-	holders = GetLockConflicts(&tag, ShareLock, &count);
-	pfree(holders);
-	return count > 0;
-}
-
 /* Would es_feed_snapshot() return? */
 bool
 es_high_water_mark_known(EventTable *table)
@@ -201,9 +185,7 @@ high_water_mark(EventTable *table, int64 *last_value)
 	if (last_value)
 		*last_value = mark;
 	ES_POINT("after_sequence");
-	if (es_in_flight(table->relid) || others_in_flight(table))
-		mark = es_least_tag_in_flight(table->relid, mark);
-	return mark;
+	return es_least_tag_in_flight(table->relid, mark);
 }
 
 /*
