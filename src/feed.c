@@ -36,6 +36,9 @@ PG_FUNCTION_INFO_V1(event_store_read_batch);
 /* read_batch() looks at so many events. */
 #define BATCH_MAX_SCANNED	ES_ARRAY_MAX_EVENTS
 
+/* See es_newest_event(). */
+#define NEAR			8
+
 static int64 high_water_mark(EventTable *table, int64 *last_value);
 static int64 open_feed(FunctionCallInfo fcinfo, EventQuery *query);
 static void close_feed(EventQuery *query);
@@ -248,7 +251,12 @@ take_checkpoint(EventTable *table, TupleTableSlot *slot, void *arg)
 	return ES_ENOUGH;
 }
 
-/* The newest existing event at or below a position. */
+/*
+ * The newest existing event at or below a position.
+ *
+ * It mostly is that event, or near it.  Looking there first, the scan does not
+ * look at a whole leaf page before it returns the last match.
+ */
 Checkpoint
 es_newest_event(EventTable *table, Snapshot snapshot, int64 position)
 {
@@ -258,7 +266,14 @@ es_newest_event(EventTable *table, Snapshot snapshot, int64 position)
 	es_query_init(&newest, table, snapshot);
 	newest.backward = true;
 	newest.high = position;
-	es_read_events(&newest, take_checkpoint, &checkpoint);
+	if (position > NEAR && !es_row_security_applies(table))
+	{
+		newest.low = position - NEAR;
+		es_read_events(&newest, take_checkpoint, &checkpoint);
+		newest.low = PG_INT64_MIN;
+	}
+	if (checkpoint.position == 0)
+		es_read_events(&newest, take_checkpoint, &checkpoint);
 	return checkpoint;
 }
 
