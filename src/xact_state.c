@@ -23,6 +23,7 @@
 #include "compat.h"
 #include "miscadmin.h"
 #include "notify.h"
+#include "sequence.h"
 #include "settings.h"
 #include "storage/lmgr.h"
 #include "storage/lock.h"
@@ -51,6 +52,7 @@ static TableXact *find_table(Oid relid);
 static TableXact *enter_table(Oid relid);
 static void set_locktag(LOCKTAG *tag, Oid relid, uint32 field3, uint16 field4);
 static void announce(EventTable *table, TableXact *xact);
+static void note_drawn(EventTable *table, TableXact *xact, int64 first, int64 last);
 static int64 least_tag_of(PGPROC *proc, Oid relid, int64 mark);
 
 Oid			es_table_being_rewritten = InvalidOid;
@@ -335,8 +337,8 @@ es_lock_stream(EventTable *table, uint32 hash, LOCKMODE mode)
 /*
  * Announces that this transaction is about to draw positions: takes the
  * in-flight lock, tagged with a position that all of ours will be above.  Once
- * per transaction and table.  Only es_draw_position() may follow; to draw
- * first and announce then would let a reader pass us by.
+ * per transaction and table.  Only then draws es_draw_position(), or
+ * es_draw_positions(); to draw first and announce then would let a reader pass us by.
  */
 TableXact *
 es_enter_flight(EventTable *table)
@@ -370,15 +372,37 @@ es_draw_position(EventTable *table, TableXact *xact)
 {
 	int64		position = nextval_internal(table->sequence, false);
 
-	if (position <= xact->tag || position > ES_MAX_POSITION)
+	note_drawn(table, xact, position, position);
+	return position;
+}
+
+/*
+ * Draws n positions that follow on each other, and returns the first; 0 if they are to be
+ * drawn one by one.
+ */
+int64
+es_draw_positions(EventTable *table, TableXact *xact, int64 n)
+{
+	int64		first;
+
+	lock_relation_to_end(table->sequence, RowExclusiveLock);
+	first = es_sequence_draw(table->sequence, n);
+	if (first > 0)
+		note_drawn(table, xact, first, first + n - 1);
+	return first;
+}
+
+static void
+note_drawn(EventTable *table, TableXact *xact, int64 first, int64 last)
+{
+	if (first <= xact->tag || last > ES_MAX_POSITION)
 		es_unguarded(table->rel,
 					 psprintf("Its sequence gave out position " INT64_FORMAT " after " INT64_FORMAT ": it has been set back.",
-							  position, xact->tag));
-	xact->last_position = position;
+							  first, xact->tag));
+	xact->last_position = last;
 	ES_POINT("after_nextval");
 	if (!xact->in_flight)
 		announce(table, xact);	/* only where that is the mistake */
-	return position;
 }
 
 /* Has this transaction drawn positions of the table? */
