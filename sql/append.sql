@@ -19,6 +19,13 @@ CREATE FUNCTION event_store.stream_exists() RETURNS bigint
 COMMENT ON FUNCTION event_store.stream_exists() IS
 'The expected_version that demands that the stream has at least one event. The number, -4, is that of KurrentDB.';
 
+CREATE FUNCTION event_store._plan_append(request internal) RETURNS internal
+    LANGUAGE c IMMUTABLE PARALLEL SAFE
+    AS 'MODULE_PATHNAME', 'event_store_plan_append';
+COMMENT ON FUNCTION event_store._plan_append(internal) IS
+'The planner support function of the appending functions.';
+REVOKE ALL ON FUNCTION event_store._plan_append(internal) FROM PUBLIC;
+
 CREATE FUNCTION event_store.append(
     event_table regclass,
     stream text,
@@ -33,6 +40,7 @@ CREATE FUNCTION event_store.append(
     schema_version integer DEFAULT 1)
     RETURNS event_store.append_result
     LANGUAGE c VOLATILE PARALLEL UNSAFE
+    SUPPORT event_store._plan_append
     AS 'MODULE_PATHNAME', 'event_store_append';
 COMMENT ON FUNCTION event_store.append(regclass, text, text, jsonb, bigint, uuid, jsonb, text, text, timestamptz, integer) IS
 'Appends one event to a stream. expected_version: NULL any, 0 the stream must not exist, n it must be at version n, event_store.stream_exists() it must exist. event_id: makes the call idempotent; the same event again returns the first call''s versions and positions with duplicate = true and writes nothing. Needs INSERT on the event table. Raises SE001 wrong_expected_version, SE003 event_id_conflict, SE004 not_an_event_table, SE005 unguarded_event_table, 22004 and 22023 for bad arguments. Call it in FROM: (append(...)).* would call it once per column.';
@@ -51,6 +59,7 @@ CREATE FUNCTION event_store.append_batch(
     schema_versions integer[] DEFAULT NULL)
     RETURNS event_store.append_result
     LANGUAGE c VOLATILE PARALLEL UNSAFE
+    SUPPORT event_store._plan_append
     AS 'MODULE_PATHNAME', 'event_store_append_batch';
 COMMENT ON FUNCTION event_store.append_batch(regclass, text, text[], jsonb[], bigint, uuid[], jsonb[], text, text, timestamptz[], integer[]) IS
 'Appends several events to one stream, all or none: types[i] with data[i], and metadata[i], occurred_at[i], schema_versions[i], event_ids[i] where given; correlation_id and causation_id hold for all. The arrays have one length, at least 1. expected_version, idempotency, privileges and errors as for append().';
@@ -62,6 +71,7 @@ CREATE FUNCTION event_store.append_json(
     expected_version bigint DEFAULT NULL)
     RETURNS event_store.append_result
     LANGUAGE c VOLATILE PARALLEL UNSAFE
+    SUPPORT event_store._plan_append
     AS 'MODULE_PATHNAME', 'event_store_append_json';
 COMMENT ON FUNCTION event_store.append_json(regclass, text, jsonb, bigint) IS
 'Appends several events to one stream from one JSON array of objects, which every driver can send. Keys: type and data (required), event_id, metadata, correlation_id, causation_id, occurred_at, schema_version; any other key is an error. expected_version, idempotency, privileges and errors as for append().';

@@ -8,6 +8,7 @@
 #define ES_COMPAT_H
 
 #include "parser/parse_relation.h"
+#include "storage/lock.h"
 #include "utils/guc.h"
 
 /* The minor versions of November 2024 gave extensions updates in place. */
@@ -91,6 +92,36 @@
 #define es_primary_key_index(rel)	RelationGetPrimaryKeyIndex(rel, false)
 #else
 #define es_primary_key_index(rel)	RelationGetPrimaryKeyIndex(rel)
+#endif
+
+/*
+ * The next lock of one of a process's lists, NULL after the last; 16 made them
+ * doubly linked lists.  The list of a prepared transaction that is being set up
+ * is all zeros for a moment, and empty.
+ */
+#if PG_VERSION_NUM >= 160000
+static inline PROCLOCK *
+es_next_proclock(dlist_head *list, PROCLOCK *lock)
+{
+	dlist_node *next = lock ? lock->procLink.next : list->head.next;
+
+	return next == NULL || next == &list->head ? NULL : dlist_container(PROCLOCK, procLink, next);
+}
+#else
+static inline PROCLOCK *
+es_next_proclock(SHM_QUEUE *list, PROCLOCK *lock)
+{
+	SHM_QUEUE  *next = lock ? lock->procLink.next : list->next;
+
+	return next == NULL || next == list ? NULL : (PROCLOCK *) ((char *) next - offsetof(PROCLOCK, procLink));
+}
+#endif
+
+/* 16 has other names for the place of a relation's file. */
+#if PG_VERSION_NUM >= 160000
+#define es_set_locator(record, rel)	((record).locator = (rel)->rd_locator)
+#else
+#define es_set_locator(record, rel)	((record).node = (rel)->rd_node)
 #endif
 
 /* 17 has a time-out that ends whoever is in a transaction for too long. */

@@ -20,8 +20,7 @@
 #include "miscadmin.h"
 #include "read.h"
 #include "scan.h"
-#include "storage/lmgr.h"
-#include "storage/lock.h"
+#include "sequence.h"
 #include "test_hooks.h"
 #include "utils/builtins.h"
 #include "utils/rel.h"
@@ -37,6 +36,9 @@ PG_FUNCTION_INFO_V1(event_store_read_batch);
 
 /* read_batch() looks at so many events. */
 #define BATCH_MAX_SCANNED	ES_ARRAY_MAX_EVENTS
+
+/* See es_newest_event(). */
+#define NEAR			8
 
 static int64 high_water_mark(EventTable *table, int64 *last_value);
 static int64 open_feed(FunctionCallInfo fcinfo, EventQuery *query);
@@ -143,20 +145,6 @@ event_store_read_batch(PG_FUNCTION_ARGS)
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls)));
 }
 
-/* Does any other transaction hold a lock on the sequence, as nextval() does? */
-static bool
-others_in_flight(EventTable *table)
-{
-	LOCKTAG		tag;
-	VirtualTransactionId *holders;
-	int			count;
-
-	SET_LOCKTAG_RELATION(tag, MyDatabaseId, table->sequence);
-	holders = GetLockConflicts(&tag, ShareLock, &count);
-	pfree(holders);
-	return count > 0;
-}
-
 /* Would es_feed_snapshot() return? */
 bool
 es_high_water_mark_known(EventTable *table)
@@ -201,9 +189,7 @@ high_water_mark(EventTable *table, int64 *last_value)
 	if (last_value)
 		*last_value = mark;
 	ES_POINT("after_sequence");
-	if (es_in_flight(table->relid) || others_in_flight(table))
-		mark = es_least_tag_in_flight(table->relid, mark);
-	return mark;
+	return es_least_tag_in_flight(table->relid, mark);
 }
 
 /*
@@ -266,7 +252,12 @@ take_checkpoint(EventTable *table, TupleTableSlot *slot, void *arg)
 	return ES_ENOUGH;
 }
 
-/* The newest existing event at or below a position. */
+/*
+ * The newest existing event at or below a position.
+ *
+ * It mostly is that event, or near it.  Looking there first, the scan does not
+ * look at a whole leaf page before it returns the last match.
+ */
 Checkpoint
 es_newest_event(EventTable *table, Snapshot snapshot, int64 position)
 {
@@ -276,7 +267,14 @@ es_newest_event(EventTable *table, Snapshot snapshot, int64 position)
 	es_query_init(&newest, table, snapshot);
 	newest.backward = true;
 	newest.high = position;
-	es_read_events(&newest, take_checkpoint, &checkpoint);
+	if (position > NEAR && !es_row_security_applies(table))
+	{
+		newest.low = position - NEAR;
+		es_read_events(&newest, take_checkpoint, &checkpoint);
+		newest.low = PG_INT64_MIN;
+	}
+	if (checkpoint.position == 0)
+		es_read_events(&newest, take_checkpoint, &checkpoint);
 	return checkpoint;
 }
 

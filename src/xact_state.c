@@ -16,16 +16,21 @@
  */
 #include "postgres.h"
 
+#include "access/twophase.h"
 #include "access/xact.h"
 #include "commands/sequence.h"
 #include "common/hashfn.h"
+#include "compat.h"
 #include "miscadmin.h"
 #include "notify.h"
+#include "sequence.h"
 #include "settings.h"
 #include "storage/lmgr.h"
 #include "storage/lock.h"
+#include "storage/proc.h"
 #include "test_hooks.h"
 #include "utils/builtins.h"
+#include "utils/inval.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/resowner.h"
@@ -49,6 +54,8 @@ static TableXact *find_table(Oid relid);
 static TableXact *enter_table(Oid relid);
 static void set_locktag(LOCKTAG *tag, Oid relid, uint32 field3, uint16 field4);
 static void announce(EventTable *table, TableXact *xact);
+static void note_drawn(EventTable *table, TableXact *xact, int64 first, int64 last);
+static int64 least_tag_of(PGPROC *proc, Oid relid, int64 mark);
 
 Oid			es_table_being_rewritten = InvalidOid;
 static SubTransactionId rewritten_in = InvalidSubTransactionId;
@@ -350,8 +357,8 @@ es_lock_stream(EventTable *table, uint32 hash, LOCKMODE mode)
 /*
  * Announces that this transaction is about to draw positions: takes the
  * in-flight lock, tagged with a position that all of ours will be above.  Once
- * per transaction and table.  Only es_draw_position() may follow; to draw
- * first and announce then would let a reader pass us by.
+ * per transaction and table.  Only then draws es_draw_position(), or
+ * es_draw_positions(); to draw first and announce then would let a reader pass us by.
  */
 TableXact *
 es_enter_flight(EventTable *table)
@@ -385,16 +392,39 @@ es_draw_position(EventTable *table, TableXact *xact)
 {
 	int64		position = nextval_internal(table->sequence, false);
 
-	if ((position <= xact->tag && !ES_BROKEN(ES_BREAK_SEQUENCE_CACHE)) ||
-		position > ES_MAX_POSITION)
+	note_drawn(table, xact, position, position);
+	return position;
+}
+
+/*
+ * Draws n positions that follow on each other, and returns the first; 0 if they are to be
+ * drawn one by one.
+ */
+int64
+es_draw_positions(EventTable *table, TableXact *xact, int64 n)
+{
+	int64		first;
+
+	lock_relation_to_end(table->sequence, RowExclusiveLock);
+	AcceptInvalidationMessages();	/* ALTER SEQUENCE may have replaced its file */
+	first = es_sequence_draw(table->sequence, n);
+	if (first > 0)
+		note_drawn(table, xact, first, first + n - 1);
+	return first;
+}
+
+static void
+note_drawn(EventTable *table, TableXact *xact, int64 first, int64 last)
+{
+	if ((first <= xact->tag && !ES_BROKEN(ES_BREAK_SEQUENCE_CACHE)) ||
+		last > ES_MAX_POSITION)
 		es_unguarded(table->rel,
 					 psprintf("Its sequence gave out position " INT64_FORMAT " after " INT64_FORMAT ": it has been set back.",
-							  position, xact->tag));
-	xact->last_position = position;
+							  first, xact->tag));
+	xact->last_position = last;
 	ES_POINT("after_nextval");
 	if (!xact->in_flight)
 		announce(table, xact);	/* only where that is the mistake */
-	return position;
 }
 
 /* Has this transaction drawn positions of the table? */
@@ -430,26 +460,48 @@ es_positions_drawn(void)
 /*
  * The least tag of all in-flight locks on the table, whoever holds them, or
  * the mark if that is lower.
+ *
+ * Every look of every reader comes here, so this goes through the locks of the
+ * processes of this database.  To copy the whole lock table, as pg_locks does, or to
+ * ask who has locked the sequence, which looks at each process's fast-path locks
+ * under an LWLock of its own, takes many times as long.  Ours are never fast-path
+ * locks.  Prepared transactions are processes too, behind all others; one that
+ * is being prepared moves its locks under the LWLocks that are held here.
  */
 int64
 es_least_tag_in_flight(Oid relid, int64 mark)
 {
-	LockData   *locks = GetLockStatusData();
+	int			nprocs = ProcGlobal->allProcCount + max_prepared_xacts;
 
-	for (int i = 0; i < locks->nelements; i++)
+	for (int i = 0; i < NUM_LOCK_PARTITIONS; i++)
+		LWLockAcquire(LockHashPartitionLockByIndex(i), LW_SHARED);
+	for (int i = 0; i < nprocs; i++)
+		if (ProcGlobal->allProcs[i].databaseId == MyDatabaseId)
+			mark = least_tag_of(&ProcGlobal->allProcs[i], relid, mark);
+	for (int i = NUM_LOCK_PARTITIONS - 1; i >= 0; i--)
+		LWLockRelease(LockHashPartitionLockByIndex(i));
+	return mark;
+}
+
+static int64
+least_tag_of(PGPROC *proc, Oid relid, int64 mark)
+{
+	for (int i = 0; i < NUM_LOCK_PARTITIONS; i++)
 	{
-		LockInstanceData *lock = &locks->locks[i];
-		LOCKTAG    *tag = &lock->locktag;
+		PROCLOCK   *held = NULL;
 
-		if (tag->locktag_type == LOCKTAG_USERLOCK &&
-			tag->locktag_field1 == MyDatabaseId &&
-			tag->locktag_field2 == relid &&
-			tag->locktag_field4 != STREAM_LOCK &&
-			(lock->holdMask & LOCKBIT_ON(ShareLock)))
-			mark = Min(mark, ((int64) tag->locktag_field4 << 32) |
-					   tag->locktag_field3);
+		while ((held = es_next_proclock(&proc->myProcLocks[i], held)) != NULL)
+		{
+			LOCKTAG    *tag = &held->tag.myLock->tag;
+
+			if (tag->locktag_type == LOCKTAG_USERLOCK &&
+				tag->locktag_field1 == MyDatabaseId &&
+				tag->locktag_field2 == relid &&
+				tag->locktag_field4 != STREAM_LOCK &&
+				(held->holdMask & LOCKBIT_ON(ShareLock)))
+				mark = Min(mark, ((int64) tag->locktag_field4 << 32) |
+						   tag->locktag_field3);
+		}
 	}
-	pfree(locks->locks);
-	pfree(locks);
 	return mark;
 }
