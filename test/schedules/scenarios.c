@@ -45,6 +45,8 @@ const Scenario scenarios[] = {
 	{"abort_same_version", "begin; append a =0; rollback | append a =0", ALL, "="},
 	{"abort_any", "begin; append a; rollback | append a; append a", ALL, "="},
 	{"savepoint_back", "begin; append a =0; savepoint; append a =1; rollback_to; append a; commit | append a", "after_stream_lock,before_in_flight_lock,after_nextval,before_release", "after_nextval,before_release", NULL, "3B001"},
+	{"table_lock", "begin; savepoint; lock; append a; rollback_to; append a; commit | append a", ALL, "="},
+	{"table_lock_two", "begin; lock; append a; append b; commit | append b; append a | append a", "after_stream_lock,before_release", NULL},
 	{"repeatable_read", "begin_rr; look; append a; commit | append a", ALL, "="},
 	{"repeatable_read_version", "begin_rr; look; append a =0; commit | append a =0", ALL, "="},
 
@@ -115,6 +117,7 @@ static const struct
 	{"declare", OP_DECLARE},
 	{"fetch", OP_FETCH},
 	{"fetch_fails", OP_FETCH_FAILS},
+	{"lock", OP_LOCK},
 	{"look", OP_LOOK},
 	{"read", OP_READ},
 	{"wait", OP_WAIT},
@@ -312,6 +315,9 @@ op_sql(char *sql, size_t size, Session *session, Op *op)
 		case OP_FETCH:
 		case OP_FETCH_FAILS:
 			snprintf(sql, size, "FETCH 1 FROM c");
+			break;
+		case OP_LOCK:
+			snprintf(sql, size, "LOCK TABLE ev IN SHARE ROW EXCLUSIVE MODE");
 			break;
 		case OP_LOOK:
 			snprintf(sql, size, "SELECT count(*) FROM ev WHERE position > %lld", (long long) base);

@@ -31,6 +31,7 @@ typedef enum OpKind
 	OP_DECLARE,					/* declare STREAM: a cursor over appends, the second fails */
 	OP_FETCH,					/* fetch STREAM */
 	OP_FETCH_FAILS,
+	OP_LOCK,					/* keeps all other writers out, to the end or ROLLBACK TO */
 	OP_LOOK,					/* takes the transaction's snapshot */
 	OP_READ,					/* the next batch of the feed, from the checkpoint */
 	OP_WAIT,					/* wait_for_events() */
