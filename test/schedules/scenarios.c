@@ -62,6 +62,7 @@ const Scenario scenarios[] = {
 	{"checks", "checked ab | checked ba", ALL, "="},
 	{"check_append", "checked ba | append a; append b", ALL, "after_stream_lock,after_nextval,before_release"},
 	{"opposite_order", "begin; append a; append b; commit | begin; append b; append a; commit", "after_stream_lock,after_nextval,before_release", "after_nextval", NULL, "40P01"},
+	{"insert_opposite", "insert_both ab | insert_both ba", ALL, "after_stream_lock,after_nextval,before_release", NULL, "40P01"},
 
 	/* Who writes, and who reads. */
 	{"append_read", "append a | read; read", ALL, "before_in_flight_lock,after_nextval,before_release," READER},
@@ -76,6 +77,7 @@ const Scenario scenarios[] = {
 	{"append_abort_read", "append a | begin; append b; rollback | read", RELEASE, "after_nextval,after_mark"},
 	{"two_readers", "append a | read | read", FLIGHT, "after_nextval," READER},
 	{"savepoint_read", "begin; savepoint; append a; rollback_to; append a; commit | append b | read", "after_nextval,after_mark", "after_mark"},
+	{"insert_both_read", "insert_both ab | append b | read", "after_nextval,before_release," READER, NULL},
 	{"cursor_savepoint", "begin; declare a; fetch a; savepoint; fetch_fails; rollback_to; commit | append b | read", "after_mark", "="},
 	{"cursor_savepoint_stream", "begin; declare a; fetch a; savepoint; fetch_fails; rollback_to; commit | append a | read", "after_mark", "="},
 	{"append_project", "append a | project", FLIGHT ",before_release", "="},
@@ -114,6 +116,7 @@ static const struct
 	{"multi", OP_MULTI},
 	{"checked", OP_CHECKED},
 	{"insert", OP_INSERT},
+	{"insert_both", OP_INSERT_BOTH},
 	{"declare", OP_DECLARE},
 	{"fetch", OP_FETCH},
 	{"fetch_fails", OP_FETCH_FAILS},
@@ -237,7 +240,7 @@ bool
 appends(const Op *op)
 {
 	return op->kind == OP_APPEND || op->kind == OP_TWICE || op->kind == OP_MULTI ||
-		op->kind == OP_CHECKED || op->kind == OP_INSERT || op->kind == OP_FETCH || op->kind == OP_FETCH_FAILS;
+		op->kind == OP_CHECKED || op->kind == OP_INSERT || op->kind == OP_INSERT_BOTH || op->kind == OP_FETCH || op->kind == OP_FETCH_FAILS;
 }
 
 bool
@@ -306,6 +309,11 @@ op_sql(char *sql, size_t size, Session *session, Op *op)
 				snprintf(sql, size, "INSERT INTO ev (stream, version, type, data) VALUES ('%c-%ld', %lld, 'T', '1')"
 						 " RETURNING version, version, position, position, false",
 						 op->streams[0], serial, (long long) op->expected + 1);
+			break;
+		case OP_INSERT_BOTH:
+			snprintf(sql, size, "INSERT INTO ev (stream, type, data) VALUES ('%c-%ld', 'T', '1'), ('%c-%ld', 'T', '1')"
+					 " RETURNING version, version, position, position, false",
+					 op->streams[0], serial, op->streams[1], serial);
 			break;
 		case OP_DECLARE:
 			snprintf(sql, size, "DECLARE c CURSOR FOR SELECT %s FROM (VALUES (1), (2)) AS v (n)"
