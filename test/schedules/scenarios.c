@@ -28,7 +28,7 @@ const Scenario scenarios[] = {
 	{"worker_abort", "begin; append a; rollback | append b", "after_nextval,before_release,before_wake", "before_release", NULL, NULL, true},
 	{"worker_two", "append a | append b", "after_nextval,before_release,before_wake", "after_nextval,before_release", NULL, NULL, true},
 	{"worker_wait", "append a | wait", "after_nextval,before_release,before_wake," WAITER, "before_release,before_wake," WAITER, NULL, NULL, true},
-	{"worker_wait_two", "append a | append b | wait", "after_nextval,before_release," WAITER, NULL, NULL, NULL, true},
+	{"worker_wait_two", "append a | append b | wait", WAITER, NULL, NULL, NULL, true},
 
 	/* Two who write. */
 	{"same_version", "append a =0 | append a =0", ALL, "="},
@@ -69,9 +69,9 @@ const Scenario scenarios[] = {
 	{"abort_read", "begin; append a; rollback | read", ALL, "before_in_flight_lock,after_nextval,before_release," READER},
 	{"insert_read", "insert a | read", ALL, "before_in_flight_lock,after_nextval,before_release," READER},
 	{"batch_read", "twice a | read", ALL, "after_nextval,before_release," READER},
-	{"prepared_read", "begin; append a; prepare; commit_prepared | append b | read", RELEASE, "after_mark"},
-	{"prepared_back_read", "begin; append a; prepare; rollback_prepared | append b | read", RELEASE, "after_mark"},
-	{"repeatable_read_read", "begin; append a; commit | append b | begin_rr; look; read; read; commit", "after_nextval,after_mark", "after_mark"},
+	{"prepared_read", "begin; append a; prepare; commit_prepared | append b | read", "before_release,after_mark", "after_mark"},
+	{"prepared_back_read", "begin; append a; prepare; rollback_prepared | append b | read", "before_release,after_mark", "after_mark"},
+	{"repeatable_read_read", "begin; append a; commit | append b | begin_rr; look; read; read; commit", "after_mark", "="},
 	{"append_append_read", "append a | append b | read", FLIGHT ",before_release", FLIGHT},
 	{"same_append_append_read", "append a | append a | read", FLIGHT ",before_release", RELEASE},
 	{"append_abort_read", "append a | begin; append b; rollback | read", RELEASE, "after_nextval,after_mark"},
