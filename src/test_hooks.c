@@ -101,9 +101,9 @@ es_test_hooks_init(void)
 void
 es_test_point(const char *name)
 {
+	static uint64 turns = 0;	/* a bit for each point */
 	int			length = strlen(name);
 	int			n = 1;
-	static uint64 turns = 0;
 	LOCKTAG		tag;
 	int			timeout = LockTimeout;
 
@@ -116,9 +116,15 @@ es_test_point(const char *name)
 		if (strchr(p, ',') == NULL)
 			return;
 	}
-	if (in_turns && n < 64)
-		turns ^= UINT64CONST(1) << n;
-	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, session, turns & (UINT64CONST(1) << n) ? n + 100 : n, 2);
+	if (in_turns)
+	{
+		uint64		bit = UINT64CONST(1) << (n & 63);
+
+		turns ^= bit;
+		if (turns & bit)
+			n += 100;
+	}
+	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, session, n, 2);
 	LockTimeout = 0;
 	(void) LockAcquire(&tag, ShareLock, true, false);
 	LockTimeout = timeout;

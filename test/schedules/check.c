@@ -131,7 +131,7 @@ take_append(Session *session, Op *op, PGresult *result)
 	int			length = 0;
 
 	op->nparts = PQntuples(result);
-	if (op->nparts != (op->kind == OP_MULTI ? 2 : 1))
+	if (op->nparts != (op->kind == OP_MULTI || op->kind == OP_INSERT_BOTH ? 2 : 1))
 	{
 		violate("%c %s returns %d rows", session->name, op->text, op->nparts);
 		op->nparts = 0;

@@ -28,7 +28,7 @@ const Scenario scenarios[] = {
 	{"worker_abort", "begin; append a; rollback | append b", "after_nextval,before_release,before_wake", "before_release", NULL, NULL, true},
 	{"worker_two", "append a | append b", "after_nextval,before_release,before_wake", "after_nextval,before_release", NULL, NULL, true},
 	{"worker_wait", "append a | wait", "after_nextval,before_release,before_wake," WAITER, "before_release,before_wake," WAITER, NULL, NULL, true},
-	{"worker_wait_two", "append a | append b | wait", "after_nextval,before_release," WAITER, NULL, NULL, NULL, true},
+	{"worker_wait_two", "append a | append b | wait", WAITER, NULL, NULL, NULL, true},
 
 	/* Two who write. */
 	{"same_version", "append a =0 | append a =0", ALL, "="},
@@ -45,6 +45,8 @@ const Scenario scenarios[] = {
 	{"abort_same_version", "begin; append a =0; rollback | append a =0", ALL, "="},
 	{"abort_any", "begin; append a; rollback | append a; append a", ALL, "="},
 	{"savepoint_back", "begin; append a =0; savepoint; append a =1; rollback_to; append a; commit | append a", "after_stream_lock,before_in_flight_lock,after_nextval,before_release", "after_nextval,before_release", NULL, "3B001"},
+	{"table_lock", "begin; savepoint; lock; append a; rollback_to; append a; commit | append a", ALL, "="},
+	{"table_lock_two", "begin; lock; append a; append b; commit | append b; append a | append a", "after_stream_lock,before_release", NULL},
 	{"repeatable_read", "begin_rr; look; append a; commit | append a", ALL, "="},
 	{"repeatable_read_version", "begin_rr; look; append a =0; commit | append a =0", ALL, "="},
 
@@ -60,20 +62,22 @@ const Scenario scenarios[] = {
 	{"checks", "checked ab | checked ba", ALL, "="},
 	{"check_append", "checked ba | append a; append b", ALL, "after_stream_lock,after_nextval,before_release"},
 	{"opposite_order", "begin; append a; append b; commit | begin; append b; append a; commit", "after_stream_lock,after_nextval,before_release", "after_nextval", NULL, "40P01"},
+	{"insert_opposite", "insert_both ab | insert_both ba", ALL, "after_stream_lock,after_nextval,before_release", NULL, "40P01"},
 
 	/* Who writes, and who reads. */
 	{"append_read", "append a | read; read", ALL, "before_in_flight_lock,after_nextval,before_release," READER},
 	{"abort_read", "begin; append a; rollback | read", ALL, "before_in_flight_lock,after_nextval,before_release," READER},
 	{"insert_read", "insert a | read", ALL, "before_in_flight_lock,after_nextval,before_release," READER},
 	{"batch_read", "twice a | read", ALL, "after_nextval,before_release," READER},
-	{"prepared_read", "begin; append a; prepare; commit_prepared | append b | read", RELEASE, "after_mark"},
-	{"prepared_back_read", "begin; append a; prepare; rollback_prepared | append b | read", RELEASE, "after_mark"},
-	{"repeatable_read_read", "begin; append a; commit | append b | begin_rr; look; read; read; commit", "after_nextval,after_mark", "after_mark"},
+	{"prepared_read", "begin; append a; prepare; commit_prepared | append b | read", "before_release,after_mark", "after_mark"},
+	{"prepared_back_read", "begin; append a; prepare; rollback_prepared | append b | read", "before_release,after_mark", "after_mark"},
+	{"repeatable_read_read", "begin; append a; commit | append b | begin_rr; look; read; read; commit", "after_mark", "="},
 	{"append_append_read", "append a | append b | read", FLIGHT ",before_release", FLIGHT},
 	{"same_append_append_read", "append a | append a | read", FLIGHT ",before_release", RELEASE},
 	{"append_abort_read", "append a | begin; append b; rollback | read", RELEASE, "after_nextval,after_mark"},
 	{"two_readers", "append a | read | read", FLIGHT, "after_nextval," READER},
 	{"savepoint_read", "begin; savepoint; append a; rollback_to; append a; commit | append b | read", "after_nextval,after_mark", "after_mark"},
+	{"insert_both_read", "insert_both ab | append b | read", "after_nextval,before_release," READER, NULL},
 	{"cursor_savepoint", "begin; declare a; fetch a; savepoint; fetch_fails; rollback_to; commit | append b | read", "after_mark", "="},
 	{"cursor_savepoint_stream", "begin; declare a; fetch a; savepoint; fetch_fails; rollback_to; commit | append a | read", "after_mark", "="},
 	{"append_project", "append a | project", FLIGHT ",before_release", "="},
@@ -112,9 +116,11 @@ static const struct
 	{"multi", OP_MULTI},
 	{"checked", OP_CHECKED},
 	{"insert", OP_INSERT},
+	{"insert_both", OP_INSERT_BOTH},
 	{"declare", OP_DECLARE},
 	{"fetch", OP_FETCH},
 	{"fetch_fails", OP_FETCH_FAILS},
+	{"lock", OP_LOCK},
 	{"look", OP_LOOK},
 	{"read", OP_READ},
 	{"wait", OP_WAIT},
@@ -234,7 +240,7 @@ bool
 appends(const Op *op)
 {
 	return op->kind == OP_APPEND || op->kind == OP_TWICE || op->kind == OP_MULTI ||
-		op->kind == OP_CHECKED || op->kind == OP_INSERT || op->kind == OP_FETCH || op->kind == OP_FETCH_FAILS;
+		op->kind == OP_CHECKED || op->kind == OP_INSERT || op->kind == OP_INSERT_BOTH || op->kind == OP_FETCH || op->kind == OP_FETCH_FAILS;
 }
 
 bool
@@ -304,6 +310,11 @@ op_sql(char *sql, size_t size, Session *session, Op *op)
 						 " RETURNING version, version, position, position, false",
 						 op->streams[0], serial, (long long) op->expected + 1);
 			break;
+		case OP_INSERT_BOTH:
+			snprintf(sql, size, "INSERT INTO ev (stream, type, data) VALUES ('%c-%ld', 'T', '1'), ('%c-%ld', 'T', '1')"
+					 " RETURNING version, version, position, position, false",
+					 op->streams[0], serial, op->streams[1], serial);
+			break;
 		case OP_DECLARE:
 			snprintf(sql, size, "DECLARE c CURSOR FOR SELECT %s FROM (VALUES (1), (2)) AS v (n)"
 					 " CROSS JOIN LATERAL event_store.append('ev', '%c-%ld', 'T', to_jsonb(10 / (2 - n)))",
@@ -312,6 +323,9 @@ op_sql(char *sql, size_t size, Session *session, Op *op)
 		case OP_FETCH:
 		case OP_FETCH_FAILS:
 			snprintf(sql, size, "FETCH 1 FROM c");
+			break;
+		case OP_LOCK:
+			snprintf(sql, size, "LOCK TABLE ev IN SHARE ROW EXCLUSIVE MODE");
 			break;
 		case OP_LOOK:
 			snprintf(sql, size, "SELECT count(*) FROM ev WHERE position > %lld", (long long) base);

@@ -3,7 +3,9 @@
  *	  Runs all orders of the moves of two or three sessions, and checks each.
  *
  *	  schedules [-f] -l			lists what there is to run, one a line
- *	  schedules [-f] SCENARIO [MISTAKE]
+ *	  schedules [-f] SCENARIO [nothing]		there must be no violation
+ *	  schedules [-f] SCENARIO MISTAKE		there must be one
+ *	  schedules [-f] SCENARIO shortest		looks for one likewise, without a mistake
  *	  schedules [-f] SCENARIO MISTAKE|nothing SCHEDULE
  *
  * -f: at all points, not only at those of the short form.  The connection comes
@@ -16,7 +18,7 @@
  * each schedule is run from its beginning, with new streams, and the next one is
  * the last one up to a move at which another session could have been chosen.
  *
- * With a MISTAKE the schedules come in the order of their switches: those in
+ * With a MISTAKE, and with "shortest", the schedules come in the order of their switches: those in
  * which a session is left while it could go on, so that the first one that shows
  * the mistake is easy to understand.
  *
@@ -427,9 +429,9 @@ run_scenario(void)
 	return violated;
 }
 
-/* There must be one. */
+/* There must be one: the one with the fewest switches. */
 static int
-find_mistake(const char *mistake)
+find_violation(const char *mistake)
 {
 	struct timespec start;
 	long		count = 0;
@@ -448,6 +450,7 @@ int
 main(int argc, char **argv)
 {
 	bool		full = false;
+	bool		shortest;
 	const char *mistake = NULL;
 
 	if (argc > 1 && strcmp(argv[1], "-f") == 0)
@@ -462,10 +465,11 @@ main(int argc, char **argv)
 		return 0;
 	}
 	if (argc < 2 || argc > 4)
-		die("usage: schedules [-f] -l | SCENARIO [MISTAKE [SCHEDULE]]");
+		die("usage: schedules [-f] -l | SCENARIO [nothing|shortest|MISTAKE [SCHEDULE]]");
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	scenario = find_scenario(argv[1]);
-	if (argc > 2 && strcmp(argv[2], "nothing") != 0)
+	shortest = argc > 2 && strcmp(argv[2], "shortest") == 0;
+	if (argc > 2 && !shortest && strcmp(argv[2], "nothing") != 0)
 		mistake = argv[2];
 	parse_script(scenario);
 	open_sessions(scenario, scenario_points(scenario, full), mistake);
@@ -474,5 +478,5 @@ main(int argc, char **argv)
 		repeat(argv[3]);
 		return violated;
 	}
-	return mistake ? find_mistake(mistake) : run_scenario();
+	return mistake || shortest ? find_violation(argv[2]) : run_scenario();
 }

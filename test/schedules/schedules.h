@@ -28,9 +28,11 @@ typedef enum OpKind
 	OP_MULTI,					/* multi STREAMS: one event to each */
 	OP_CHECKED,					/* checked STREAMS: to the first, if the second is empty */
 	OP_INSERT,					/* insert STREAM [=VERSION]: plain SQL */
+	OP_INSERT_BOTH,				/* insert_both STREAMS: in the order given */
 	OP_DECLARE,					/* declare STREAM: a cursor over appends, the second fails */
 	OP_FETCH,					/* fetch STREAM */
 	OP_FETCH_FAILS,
+	OP_LOCK,					/* keeps all other writers out, to the end or ROLLBACK TO */
 	OP_LOOK,					/* takes the transaction's snapshot */
 	OP_READ,					/* the next batch of the feed, from the checkpoint */
 	OP_WAIT,					/* wait_for_events() */
