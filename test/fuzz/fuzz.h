@@ -72,6 +72,9 @@ extern void copy_line(PQExpBuffer buf);
 /* The function being called, which tells what a "name" means. */
 extern const Function *called;
 
+/* Of the arrays of one call, mostly. */
+extern int	array_length;
+
 /* templates.c */
 extern void expand(PQExpBuffer buf, const char *template);
 extern void random_statement(PQExpBuffer buf);

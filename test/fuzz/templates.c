@@ -249,17 +249,19 @@ expand(PQExpBuffer buf, const char *template)
 
 /*
  * Notes that it has been picked, too.  Trigger functions have their own place; what
- * drops things is rarer, or there would be little left.
+ * drops things is rarer, or there would be little left; what appends is more frequent.
  */
 const Function *
 random_function(void)
 {
+	bool		append = chance(15);
 	int			i;
 
 	do
 		i = below(num_functions);
-	while (((functions[i].trigger || functions[i].event_trigger) && chance(90)) ||
-		   (strstr(functions[i].name, ".drop_") != NULL && chance(70)));
+	while ((append && strstr(functions[i].name, ".append") == NULL) ||
+		   ((functions[i].trigger || functions[i].event_trigger) && chance(90)) ||
+		   (strstr(functions[i].name, ".drop_") != NULL && chance(40)));
 	if (num_last_called < MAX_LAST_CALLED)
 		last_called[num_last_called++] = i;
 	return &functions[i];
@@ -277,6 +279,7 @@ arguments(PQExpBuffer buf, const Function *function)
 	int			count = chance(2) ? below(function->nargs + 2) : required + below(function->ndefaults + 1);
 	const char *separator = "";
 
+	array_length = 1 + below(3);
 	for (int i = 0; i < function->nargs; i++)
 	{
 		/* Or it would wait. */

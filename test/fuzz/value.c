@@ -11,6 +11,7 @@
 #include <string.h>
 
 const Function *called;
+int			array_length = 1;
 
 static uint64_t state;
 
@@ -165,9 +166,12 @@ static const struct
 void
 value(PQExpBuffer buf, const char *type, const char *name)
 {
+	/* What is rarely given, and rarely the right one. */
+	bool		rare = strcmp(name, "expected_version") == 0 || strncmp(name, "event_id", 8) == 0 || strcmp(name, "after_event_id") == 0;
+
 	if (chance(2))
 		type = any_of(types);
-	if (chance(3) || strcmp(type, "internal") == 0)
+	if (chance(rare ? 50 : 3) || strcmp(type, "internal") == 0)
 	{
 		appendPQExpBufferStr(buf, "NULL");
 		if (chance(30) && strcmp(type, "internal") != 0)
@@ -274,7 +278,7 @@ text_value(PQExpBuffer buf, const char *name)
 	for (int i = 0; i < lengthof(meanings); i++)
 		if (strcmp(name, meanings[i].name) == 0)
 			words = meanings[i].words, nwords = meanings[i].nwords;
-	if (words != NULL && chance(85))
+	if (words != NULL && chance(92))
 		appendPQExpBuffer(buf, "'%s'", words[below(nwords)]);
 	else
 		appendPQExpBufferStr(buf, any_of(odd_texts));
@@ -284,7 +288,7 @@ static void
 array_value(PQExpBuffer buf, const char *type, const char *name)
 {
 	char		element[100];
-	int			n = chance(80) ? 1 + below(3) : below(6);
+	int			n = chance(90) ? array_length : below(6);
 
 	snprintf(element, sizeof(element), "%.*s", (int) strlen(type) - 2, type);
 	if (chance(3))
