@@ -96,7 +96,7 @@ for my $case ([ 'worker', 1 ], [ 'worker', 0 ], [ 'projector', 1 ], [ 'projector
 
 	$session->query_safe("ALTER SYSTEM SET event_store.test_fail_in = 'event_store $type'");
 	# Behind the first ones, every so many, until there are no more.
-	while ($not_reached < 3 && $failures < $steps && @bad < 3)
+	while ($not_reached < 3 && $failures < $steps && !@bad)
 	{
 		my $offset = -s $node->logfile;
 		my $failed = sub { slurp_file($node->logfile, $offset) =~ /allocation $n of event_store fails/ };

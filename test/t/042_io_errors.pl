@@ -10,7 +10,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(usleep);
 
-my $most = $ENV{IO_ERRORS_STEPS} || 6;    # calls of each kind that fail
+my $most = $ENV{IO_ERRORS_STEPS} || 4;    # calls of each kind that fail
 my $dir = PostgreSQL::Test::Utils::tempdir;
 
 # Strace of a process, when it has attached to it; undef where that is not permitted.
