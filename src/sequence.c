@@ -91,8 +91,8 @@ es_sequence_last_value(Oid sequence, bool *logged)
 }
 
 /*
- * Gives out the next n values, and returns the first.  0: there are not so many;
- * nextval() will say so.  The caller holds ROW EXCLUSIVE on the sequence, as
+ * Gives out the next n values, and returns the first.  0: the end is too near for
+ * that; nextval() knows what to do.  The caller holds ROW EXCLUSIVE on the sequence, as
  * nextval() does, to the end of the transaction.
  */
 int64
@@ -109,7 +109,7 @@ es_sequence_draw(Oid sequence, int64 n)
 	(void) GetTopTransactionId();
 	lock_row(&row, sequence, NoLock, BUFFER_LOCK_EXCLUSIVE);
 	last = last_value(&row);
-	if (last > greatest - n)
+	if (last > greatest - n - LOGGED_AHEAD)
 	{
 		unlock_row(&row, NoLock);
 		return 0;
