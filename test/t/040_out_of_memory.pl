@@ -137,7 +137,7 @@ my @scenarios = (
 	[ 'run_projection, statement', q{SELECT events, parked FROM event_store.run_projection('totals')}, q{SELECT event_store.reset_projection('totals'); TRUNCATE totals}, caught => 1 ],
 	[ 'run_projection, function', q{SELECT events, parked FROM event_store.run_projection('seen')}, q{SELECT event_store.reset_projection('seen'); TRUNCATE seen}, caught => 1 ],
 	[ 'run_projection, parked', q{BEGIN; SELECT parked FROM event_store.run_projection('twice'); SELECT event_store.retry_parked('twice'); SELECT event_store.drop_parked('twice'); COMMIT}, q{SELECT event_store.reset_projection('twice')}, in_savepoint => 0, caught => 1 ],
-	[ 'rebuild', q{BEGIN; SELECT event_store.rebuild_projection('totals', 'shadow'); SELECT batches > 0 FROM event_store.run_projection('totals'); COMMIT}, q{SELECT event_store.reset_projection('totals'); TRUNCATE totals}, in_savepoint => 0 ],
+	[ 'rebuild', q{BEGIN; SELECT event_store.rebuild_projection('totals', 'shadow'); SELECT batches > 0 FROM event_store.run_projection('totals'); COMMIT}, q{SELECT event_store.reset_projection('totals'); TRUNCATE totals}, in_savepoint => 0, caught => 1 ],
 	[ 'rebuild, cancelled', q{BEGIN; SELECT event_store.rebuild_projection('totals', 'shadow'); SELECT event_store.cancel_rebuild('totals'); COMMIT}, '', in_savepoint => 0 ],
 	[ 'dry_run', q{SELECT events, errors FROM event_store.dry_run_projection('totals'); SELECT failed FROM event_store.dry_run_projection('twice')}, '', caught => 1 ],
 	[ 'check_projection', q{SELECT same FROM event_store.check_projection('totals')}, '', caught => 1 ],
