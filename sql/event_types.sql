@@ -176,7 +176,7 @@ BEGIN
             CONTINUE WHEN reached >= e.newest;
             code := 'SE008';
             problem := format('no upcaster takes schema version %s to the next', reached);
-        EXCEPTION WHEN OTHERS THEN
+        EXCEPTION WHEN SQLSTATE 'SE008' THEN    -- not memory or locks: that is no event's fault
             code := SQLSTATE;
             problem := SQLERRM;
         END;

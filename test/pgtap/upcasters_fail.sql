@@ -1,7 +1,7 @@
 -- Upcasters that fail, and what an upcaster may do: it runs with the reader's
 -- rights, reads only, and leaves nothing behind.
 SET client_min_messages = warning;
-SELECT plan(86);
+SELECT plan(87);
 
 \ir include/rows_of.sql
 \ir include/error_of.sql
@@ -102,6 +102,7 @@ SELECT is(pg_temp.read_with('BEGIN RETURN ''null''; END'), 'no error', 'a JSON n
 -- Errors that say nothing about the function stay what they are.
 SELECT matches(pg_temp.read_with(format($$ BEGIN RAISE EXCEPTION 'ouch' USING ERRCODE = %L; END $$, code)), '^' || code || E'\nouch', code || ' is left alone')
   FROM (VALUES ('40001'), ('40P01'), ('53100'), ('53200'), ('55P03'), ('57P01'), ('58030')) AS c(code);
+SELECT matches(pg_temp.error_of($$ SELECT * FROM event_store.check_upcasters('orders') $$), '^5\w{4}\nouch', 'by check_upcasters(), too: it is no event''s fault');
 SELECT matches(pg_temp.read_with(format($$ BEGIN RAISE EXCEPTION 'ouch' USING ERRCODE = %L; END $$, code)), '^SE008\n.* raised ' || code || ': ouch', code || ' is not')
   FROM (VALUES ('42501'), ('25006'), ('54000'), ('XX000'), ('SE001'), ('P0001')) AS c(code);
 CREATE FUNCTION pg_temp.cancelled(body text) RETURNS text LANGUAGE plpgsql AS
