@@ -92,6 +92,8 @@ demo:
 	@examples/demo
 bench:
 	@bench/run
+bench-full:
+	@bench/run --full
 help:
 	@echo 'make               build'
 	@echo 'make install       install into the server that pg_config belongs to'
@@ -100,7 +102,8 @@ help:
 	@echo 'make test          all tests, on a private server'
 	@echo '                   ONLY="regress pgtap"  FILES="append.sql"  RESULTS=dir'
 	@echo 'make demo          a tour on a private server; KEEP=1 leaves it running'
-	@echo 'make bench         benchmarks, on a private server'
+	@echo 'make bench         benchmarks against others, on a private server; a quarter of an hour'
+	@echo 'make bench-full    the same with all there is; an hour.  ONLY="append feed"'
 	@echo 'make clean         remove what was built'
 	@echo 'Variables: PG_CONFIG=/path/to/pg_config, WERROR=1, DESTDIR=dir'
-.PHONY: check-names setup test demo bench help
+.PHONY: check-names setup test demo bench bench-full help
