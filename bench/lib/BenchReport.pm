@@ -7,7 +7,7 @@ use warnings;
 use Exporter 'import';
 use Bench qw(missed);
 
-our @EXPORT_OK = qw(chart escape figure markdown parse_records);
+our @EXPORT_OK = qw(chart escape figure markdown parse_records short_table);
 
 my @fields = qw(kind work unit side title ours theirs ratio low high best target);
 
@@ -93,6 +93,24 @@ sub markdown
 		}
 	}
 	return $text;
+}
+
+# Ratios against the sides, and no more; for the README.
+sub short_table
+{
+	my ($sides, @records) = @_;
+	my (%cell, @works, %ours, %titles);
+	for my $record (grep { $_->{kind} eq 'side' } @records)
+	{
+		my $work = $record->{work};
+		push @works, $work unless $cell{$work};
+		$titles{ $record->{side} } = $record->{title};
+		$ours{$work} = figure($record->{ours}) . " $record->{unit}";
+		$cell{$work}{ $record->{side} } = $record->{ratio} eq '' ? 'nothing' : figure($record->{ratio});
+	}
+	my @columns = grep { $titles{$_} } @$sides;
+	return join '', '| work | event_store |', (map { " ÷ $titles{$_} |" } @columns), "\n|---|---:|", '---:|' x @columns, "\n",
+	  map { my $work = $_; join '', "| $work | $ours{$work} |", (map { ' ' . ($cell{$work}{$_} // '') . ' |' } @columns), "\n" } @works;
 }
 
 sub escape

@@ -131,7 +131,7 @@ race() {
             i=$((2 * ((k + round - 1) % n)))
             figures=$(${sides[i + 1]} "$round")
             awk -v label="${sides[i]}" -v round="$round" -v file="$results" '
-                { for (i = 1; i <= NF; i++) print label, round, $i > (file (i == 1 ? "" : "." i)) }' <<< "$figures"
+                { for (i = 1; i <= NF; i++) print label, round, $i >> (file (i == 1 ? "" : "." i)) }' <<< "$figures"
         done
     done
 }
@@ -279,5 +279,6 @@ write_report() {
     } > "$head"
     figures report "$records" "$report/latest.md" "$report/latest.svg" \
         "event_store against others, $(date -u +%Y-%m-%d), $(nproc) cores" plain $peers < "$head"
+    figures short plain $peers < "$records" > "$report/short.md"
     cat "$report/latest.md"
 }

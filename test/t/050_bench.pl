@@ -9,7 +9,7 @@ use File::Temp qw(tempdir);
 use Test::More;
 
 use Bench qw(complaints median missed number parse_log parse_pgbench parse_results quantile ratio);
-use BenchReport qw(chart escape figure markdown parse_records);
+use BenchReport qw(chart escape figure markdown parse_records short_table);
 
 sub dies
 {
@@ -90,7 +90,7 @@ dies(sub { parse_log("0 1 1075\n") }, qr/not a line of pgbench's log/, 'half a l
 
 # The server's log
 my $prefix = '2026-01-01 00:00:00.000 UTC [123]';
-is_deeply([ complaints("$prefix 00000 LOG:  checkpoint starting\n", "$prefix 57014 u\@d ERROR:  canceling statement due to user request\n", "$prefix 00000 u\@d STATEMENT:  SELECT 1\n") ],
+is_deeply([ complaints("$prefix 00000 LOG:  checkpoint starting\n", "$prefix 57014 u\@d ERROR:  canceling statement due to user request\n", "$prefix 57P01 FATAL:  terminating autovacuum process due to administrator command\n", "$prefix 00000 u\@d STATEMENT:  SELECT 1\n") ],
 	[], 'what may be in the log');
 for my $line ("$prefix 23505 u\@d ERROR:  duplicate key\n", "$prefix 01000 WARNING:  x\n", "$prefix 53300 FATAL:  x\n", "$prefix XX000 PANIC:  x\n", "TRAP: FailedAssertion\n", "$prefix 00000 LOG:  server process (PID 1) was terminated by signal 11: Segmentation fault\n")
 {
@@ -119,6 +119,12 @@ for (grep { /^\|/ } split /\n/, $markdown)
 	$columns{$bars}++;
 }
 is_deeply(\%columns, { 5 => 4, 6 => 4 }, 'all rows of a table have its columns');
+is(short_table([ 'plain', 'slow' ], @records), <<'EOT', 'the short form');
+| work | event_store | ÷ plain table | ÷ Slow & <Old> |
+|---|---:|---:|---:|
+| append, 8 clients | 9,500 /s | 0.95 | 10.0 |
+| feed | 9,500 events/s |  | nothing |
+EOT
 dies(sub { parse_records("side\tx\n") }, qr/not a record/, 'half a record');
 dies(sub { parse_records(join("\t", 'other', (1) x 11) . "\n") }, qr/not a record/, 'a record of no kind');
 is(figure(1234567.8), '1,234,568', 'great figures');
@@ -145,8 +151,10 @@ isnt(run_program('', 'pgbench'), '', 'it fails, and says so');
 isnt($?, 0, 'by its status too');
 is(run_program("event_store 1 10\nplain 1 5\n", 'sides', 'w', '/s', 'plain=1.0'),
 	join("\t", 'side', 'w', '/s', 'plain', 'plain table', 10, 5, 2, 2, 2, 2, '>= 1.0') . "\n", 'figures sides');
-is(run_program("event_store 1 10\nplain 1 5\n", 'sides', 'w', 'ms'),
+is(run_program("event_store 1 10\nplain 1 5\n", 'sides', 'w', 'ms', ''),
 	join("\t", 'side', 'w', 'ms', 'plain', 'plain table', 10, 5, 0.5, 0.5, 0.5, 0.5, '') . "\n", 'less is better for some units');
+like(run_program("event_store 1 10\n", 'sides', 'w', '/s'), qr/nobody to compare with/, 'one side alone');
+isnt($?, 0, 'is no result');
 is(run_program("a 1 10\nb 1 5\n", 'versus', 'w', '/s', 'a', 'b', 'title', '>= 3'),
 	join("\t", 'versus', 'w', '/s', '', 'title', 10, 5, 2, 2, 2, 2, '>= 3') . "\n", 'figures versus');
 like(run_program("a 1 10\n", 'versus', 'w', '/s', 'a', 'b', 'title'), qr/no results of b/, 'a side is missing');
