@@ -6,6 +6,7 @@ use warnings;
 
 use Exporter 'import';
 use Bench qw(missed);
+use List::Util qw(max min);
 
 our @EXPORT_OK = qw(chart escape figure markdown parse_records short_table);
 
@@ -136,12 +137,10 @@ sub chart
 	}
 	die "nothing to draw\n" unless @works;
 	my @limits = (0.5, 2, map { ($_->{low}, $_->{high}) } map { @$_ } values %line);
-	my ($low, $high) = (1, 1);
-	for (@limits)
-	{
-		$low /= 10 while $low > $_;
-		$high *= 10 while $high < $_;
-	}
+	my @ticks = map { my $decade = 10**$_; map { $decade * $_ } 1, 2, 5 } -6 .. 9;
+	my ($low) = grep { $_ * 0.999 <= min(@limits) } reverse @ticks;
+	my ($high) = grep { $_ * 1.001 >= max(@limits) } @ticks;
+	@ticks = grep { $_ >= $low && $_ <= $high } @ticks;
 	my ($left, $width, $top, $step) = (430, 560, 70, 20);
 	my $x = sub { sprintf '%.1f', $left + $width * log($_[0] / $low) / log($high / $low) };
 	my $bottom = $top + $step * @works;
@@ -166,14 +165,10 @@ sub chart
 		my $y = $top + $step * $i;
 		$svg .= sprintf qq{<rect x="0" y="%d" width="%d" height="%d" fill="#f3f3f3"/>\n}, $y, $total_width, $step if $i % 2;
 	}
-	for (my $decade = $low; $decade <= $high * 1.001; $decade *= 10)
+	for my $value (@ticks)
 	{
-		for my $value (map { $decade * $_ } 1, 2, 5)
-		{
-			last if $value > $high * 1.001;
-			$svg .= sprintf qq{<line x1="%s" x2="%s" y1="%d" y2="%d" stroke="%s"/>\n}, $x->($value), $x->($value), $top, $bottom, abs($value - 1) < 1e-9 ? '#222222" stroke-width="1.5' : '#cccccc';
-			$svg .= sprintf qq{<text x="%s" y="%d" text-anchor="middle" font-size="11">%s</text>\n}, $x->($value), $bottom + 15, 0 + sprintf('%.4g', $value);
-		}
+		$svg .= sprintf qq{<line x1="%s" x2="%s" y1="%d" y2="%d" stroke="%s"/>\n}, $x->($value), $x->($value), $top, $bottom, abs($value - 1) < 1e-9 ? '#222222" stroke-width="1.5' : '#cccccc';
+		$svg .= sprintf qq{<text x="%s" y="%d" text-anchor="middle" font-size="11">%s</text>\n}, $x->($value), $bottom + 15, 0 + sprintf('%.4g', $value);
 	}
 	$svg .= sprintf qq{<text x="%d" y="%d" text-anchor="middle">times as fast as the other (logarithmic); right of 1: event_store is faster or smaller</text>\n}, $left + $width / 2 - 60, $bottom + 34;
 	for my $i (0 .. $#works)

@@ -120,8 +120,9 @@ check() {
 ### Racing
 
 # race LABEL COMMAND…: runs the commands in turn, each round another one first.
-# Each gets the number of the round as its last argument, and prints lines of one
-# figure or more.
+# Each gets a number of its round, which no other race has, as its last argument,
+# and prints lines of one figure or more.
+rounds_so_far=0
 race() {
     local sides=("$@") n=$(($# / 2)) round i k figures
     rm -f "$results"*
@@ -129,11 +130,13 @@ race() {
     for ((round = 1; round <= rounds; round++)); do
         for ((k = 0; k < n; k++)); do
             i=$((2 * ((k + round - 1) % n)))
-            figures=$(${sides[i + 1]} "$round")
+            figures=$(${sides[i + 1]} "$((rounds_so_far + round))")
+            expect "${sides[i]} has a figure" -n "$figures"
             awk -v label="${sides[i]}" -v round="$round" -v file="$results" '
                 { for (i = 1; i <= NF; i++) print label, round, $i >> (file (i == 1 ? "" : "." i)) }' <<< "$figures"
         done
     done
+    rounds_so_far=$((rounds_so_far + rounds))
 }
 
 # race_sides SIDES COMMAND ARGUMENT…: the same for sides, each of which is the

@@ -15,7 +15,7 @@ fresh $here_sides
 rm -f "$PRIVATE/sizes"
 for side in $here_sides; do
     before=$(PGDATABASE=$side value 'SELECT bytes FROM bench_size')
-    fill "$side" order "$feed_events" 1000
+    fill "$side" order0 "$feed_events" 1000
     after=$(PGDATABASE=$side value 'SELECT bytes FROM bench_size')
     echo "$side 1 $(((after - before) / feed_events))" >> "$PRIVATE/sizes"
 done

@@ -39,45 +39,61 @@ memory() { value "SELECT pid FROM pg_stat_activity WHERE backend_type = 'event_s
 
 same_as_by_hand() { expect 'both have the same' "$(value 'SELECT count(*) FROM (TABLE totals EXCEPT TABLE by_hand) d')" = 0; }
 
-for n in 100000 1000; do
-    fresh event_store@$n
-    PGDATABASE=event_store_$n
-    sql -v events="$project_events" -v streams=$n -v batch=$((n == 1000 ? 100000 : 50000)) -f "$here/project.sql"
-    if [ $n = 100000 ]; then
-        race ours 'project totals' hand hand_batches
-        versus "SQL projection of $project_events events, 100,000 streams" events/s ours hand 'the same batches by hand' '>= 0.8'
-        same_as_by_hand
-    else
-        race ours 'project totals' hand hand_at_once
-        versus "SQL projection of $project_events events, 1,000 streams" events/s ours hand 'one INSERT … SELECT … GROUP BY' '>= 0.5'
-        same_as_by_hand
-        before=$(memory)
-        race function 'project by_function' one 'project one' two 'project two'
-        versus 'function in PL/pgSQL, two partitions, much to compute' events/s two one 'one partition' '>= 1.5'
-        summary 'function in PL/pgSQL, an upsert per event' events/s function '>= 30000'
-        single 'memory of the projector, after all that more by' KB $(($(memory) - before)) '<= 20000'
-    fi
-    PGDATABASE=postgres
-    [ $n = 1000 ] || drop event_store@$n
-done
+# Events over streams, in a database of its own.
+# projections NAME EVENTS STREAMS BATCH
+projections() {
+    fresh "event_store@$1"
+    PGDATABASE=event_store_$1 sql -v events="$2" -v streams="$3" -v batch="$4" -f "$here/project.sql"
+}
 
-# The data of what follows is of another form; totals takes it as 0.
+projections many "$project_events" 100000 50000
+PGDATABASE=event_store_many
+race ours 'project totals' hand hand_batches
+versus "SQL projection of $project_events events, 100,000 streams" events/s ours hand 'the same batches by hand' '>= 0.8'
+same_as_by_hand
+PGDATABASE=postgres
+drop event_store@many
+
+if [ "$full" ]; then
+    few_events=$project_events
+    project_events=${PROJECT_EVENTS:-1000000}
+fi
+projections few "$project_events" 1000 100000
+PGDATABASE=event_store_few
+race ours 'project totals' hand hand_batches at_once hand_at_once
+versus "SQL projection of $project_events events, 1,000 streams" events/s ours hand 'the same batches by hand' '>= 0.8'
+versus "SQL projection of $project_events events, 1,000 streams, at once" events/s ours at_once 'one INSERT … SELECT … GROUP BY' '>= 0.5'
+same_as_by_hand
+PGDATABASE=postgres
+drop event_store@few
+[ ! "$full" ] || project_events=$few_events
+
+projections projected "$project_events" 1000 100000
+PGDATABASE=event_store_projected
+before=$(memory)
+race function 'project by_function' one 'project one' two 'project two'
+versus 'function in PL/pgSQL, two partitions, much to compute' events/s two one 'one partition' '>= 1.5'
+summary 'function in PL/pgSQL, an upsert per event' events/s function '>= 30000'
+single 'memory of the projector, after all that more by' KB $(($(memory) - before)) '<= 20000'
+PGDATABASE=postgres
+
+# What clients append here has no amount.
 told_and_projected() {
     local speed
-    PGDATABASE=event_store_1000 beside event_store_1000 1 0 tps_of_projected "$1" > /dev/null
+    PGDATABASE=event_store_projected beside event_store_projected 1 0 tps_of_projected "$1" > /dev/null
     echo "$speed"
 }
-tps_of_projected() { speed=$(tps event_store@1000 append 8 "$1"); }
+tps_of_projected() { speed=$(tps event_store@projected append 8 "$1"); }
 
 fresh event_store@without
-PGDATABASE=event_store_1000 sql -c "SELECT event_store.resume_projection('totals')"
-race with 'tps event_store@1000 append 8' with_listener told_and_projected without 'tps event_store@without append 8'
+PGDATABASE=event_store_projected sql -c "SELECT event_store.resume_projection('totals')"
+race with 'tps event_store@projected append 8' with_listener told_and_projected without 'tps event_store@without append 8'
 versus 'append, 8 clients, with an SQL projection' /s with without 'without' '>= 0.8'
 versus 'append, 8 clients, with an SQL projection and a listener' /s with_listener without 'without' '>= 0.8'
 check event_store@without
-PGDATABASE=event_store_1000
+PGDATABASE=event_store_projected
 expect 'it keeps up' "$(value "SELECT event_store.wait_for_projection('totals', NULL, '5 s')")" = t
 race calm lags
 PGDATABASE=postgres
 summary 'from the commit of an append until a projection has handled it' ms calm '<= 50'
-drop event_store@without event_store@1000
+drop event_store@without event_store@projected

@@ -4,12 +4,12 @@
 stall() {
     local speed count delivered idler=
     if [ "$2" != none ]; then
-        coproc_out=$PRIVATE/tmp/idle_$1
-        rm -f "$coproc_out"
-        mkfifo "$coproc_out"
-        PGDATABASE=$([ "$2" = here ] && echo "$1" || echo postgres) PGAPPNAME=idler psql -Xq -v ON_ERROR_STOP=1 < "$coproc_out" > /dev/null &
+        fifo=$PRIVATE/tmp/idle_$1
+        rm -f "$fifo"
+        mkfifo "$fifo"
+        PGDATABASE=$([ "$2" = here ] && echo "$1" || echo postgres) PGAPPNAME=idler psql -Xq -v ON_ERROR_STOP=1 < "$fifo" > /dev/null &
         idler=$!
-        exec 9> "$coproc_out"
+        exec 9> "$fifo"
         echo 'BEGIN; SELECT pg_current_xact_id();' >&9
         until [ "$(value "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'idler' AND state = 'idle in transaction' AND backend_xid IS NOT NULL")" = 1 ]; do
             kill -0 $idler
@@ -25,6 +25,7 @@ stall() {
         wait $idler
     fi
     finish_follow "$count"
+    expect "a reader of $1 gets something" "$most" -gt 0
     [ "$1" != event_store ] || expect "the reader gets $count events, and not $fewest" "$fewest" = "$count"
     acknowledged "$1" "$count"
     awk -v n="$delivered" -v seconds="$seconds" 'BEGIN { print n / seconds }'
