@@ -36,6 +36,9 @@ sub figure
 	  :                   sprintf('%.2f', $value);
 }
 
+# Counts are whole.
+sub whole_or_figure { return $_[0] =~ /^\d+$/ ? grouped($_[0]) : figure($_[0]) }
+
 sub grouped
 {
 	my ($digits) = @_;
@@ -84,7 +87,7 @@ sub markdown
 		for my $record (@others)
 		{
 			my $is_ratio = $record->{kind} eq 'versus';
-			$text .= sprintf "| %s | %s %s | %s | %s | %s |\n", $record->{work}, figure($record->{ours}), $record->{unit},
+			$text .= sprintf "| %s | %s %s | %s | %s | %s |\n", $record->{work}, $is_ratio ? figure($record->{ours}) : whole_or_figure($record->{ours}), $record->{unit},
 			  $is_ratio ? "$record->{title}: " . figure($record->{theirs}) : '',
 			  $is_ratio && $record->{ratio} ne '' ? sprintf('**%s** (%s to %s)', map { figure($record->{$_}) } qw(ratio low high))
 			  : $is_ratio            ? 'nothing'

@@ -103,7 +103,8 @@ my @lines = (
 	join("\t", 'side', 'append, 8 clients', '/s', 'slow', 'Slow & <Old>', 9500, 950, 10, 9, 12, 10, '>= 5.0'),
 	join("\t", 'side', 'feed', 'events/s', 'slow', 'Slow & <Old>', 9500, 0, '', '', '', '', ''),
 	join("\t", 'versus', 'projection', 'events/s', '', 'by hand', 1000, 1100, 0.91, 0.85, 0.95, 0.9, '>= 0.8'),
-	join("\t", 'figure', 'from commit to notification', 'ms', '', '', 0.123, '', '', 0.1, 0.2, '', '<= 7'));
+	join("\t", 'figure', 'from commit to notification', 'ms', '', '', 0.123, '', '', 0.1, 0.2, '', '<= 7'),
+	join("\t", 'figure', 'events missed', 'events', '', '', 12345, '', '', '', '', '', '<= 0'));
 my @records = parse_records(map { "$_\n" } @lines);
 my $markdown = markdown("# Head\n", [ 'plain', 'fast', 'slow' ], @records);
 like($markdown, qr/^# Head\n/, 'the head');
@@ -112,13 +113,14 @@ like($markdown, qr{^\| append, 8 clients \| 9,500 /s \| \*\*0.95\*\* \(0.90 to 1
 like($markdown, qr{^\| feed \| 9,500 events/s \|  \| nothing \|$}m, 'one who did not take part, one who has done nothing');
 like($markdown, qr{^\| projection \| 1,000 events/s \| by hand: 1,100 \| \*\*0.91\*\* \(0.85 to 0.95\) \| ≥ 0.8 \|$}m, 'against something else');
 like($markdown, qr{^\| from commit to notification \| 0.12 ms \|  \| 0.10 to 0.20 \| ≤ 7 \|$}m, 'a figure by itself');
+like($markdown, qr{^\| events missed \| 12,345 events \|  \|  \| ≤ 0: \*\*missed\*\* \|$}m, 'a count');
 my %columns;
 for (grep { /^\|/ } split /\n/, $markdown)
 {
 	my $bars = () = /\|/g;
 	$columns{$bars}++;
 }
-is_deeply(\%columns, { 5 => 4, 6 => 4 }, 'all rows of a table have its columns');
+is_deeply(\%columns, { 5 => 4, 6 => 5 }, 'all rows of a table have its columns');
 is(short_table([ 'plain', 'slow' ], @records), <<'EOT', 'the short form');
 | work | event_store | ÷ plain table | ÷ Slow & <Old> |
 |---|---:|---:|---:|
