@@ -221,19 +221,19 @@ beside() {
 ### Reporting
 
 # Takes down what the rounds had.
-keep() { sed "s/^/$1 /; s/ /\t/g" "$2" >> "$report/latest.tsv"; }
+keep() { awk -v OFS='\t' -v work="$1" '{ print work, $1, $2, $3 }' "$2" >> "$report/latest.tsv"; }
 
 # sides WORK UNIT [SIDE=TARGET…]: from the race's results; FILE is another one
 sides() {
     local file=${FILE:-$results}
-    keep "${1// /_}" "$file"
+    keep "$1" "$file"
     figures sides "$@" < "$file" | tee -a "$records" | tell
 }
 
 # versus WORK UNIT OURS THEIRS TITLE [TARGET]
 versus() {
     local file=${FILE:-$results}
-    keep "${1// /_}" "$file"
+    keep "$1" "$file"
     figures versus "$@" < "$file" | tee -a "$records" | tell
 }
 
