@@ -14,7 +14,7 @@ for n in $clients; do
         if [ "$n" = 8 ] && [ $work = append ]; then
             i=2
             for p in 50 95 99 99.9; do
-                FILE=$results.$i sides "its time at 8 clients, $p %" ms
+                FILE=$results.$i sides "append, 8 clients: time, $p %" ms
                 i=$((i + 1))
             done
         fi

@@ -17,7 +17,7 @@ for n in 8 32; do
     fresh $here_sides
     race_sides "$here_sides" hot "$n"
     sides "append to one stream, retried, $n clients" /s
-    FILE=$results.2 sides "its attempts per event, $n clients" attempts
+    FILE=$results.2 sides "append to one stream, $n clients: attempts per event" attempts
     check $here_sides
     drop $here_sides
 done

@@ -14,8 +14,8 @@ race event_store 'logical tps event_store append 8' plain 'logical tps plain app
     replica 'tps event_store append 8' plain_replica 'tps plain append 8'
 grep -E '^(event_store|plain) ' "$results" > "$PRIVATE/of_logical"
 FILE=$PRIVATE/of_logical sides 'append, 8 clients, wal_level = logical' /s plain=1.0
-versus 'the same' /s event_store replica 'wal_level = replica'
-versus 'the plain table' /s plain plain_replica 'wal_level = replica'
+versus 'append, 8 clients, what wal_level = logical costs' /s event_store replica 'wal_level = replica'
+versus 'the same, plain table' /s plain plain_replica 'wal_level = replica'
 check event_store plain
 logical check event_store plain
 drop event_store plain

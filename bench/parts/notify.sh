@@ -32,11 +32,11 @@ expect 'the worker notifies' "$(notifications event_store_notify_auto)" -ge "$ro
 expect 'it does not where it is off' "$(notifications event_store_notify_off)" = 0
 expect 'nor where transactions do' "$(notifications event_store_notify_transaction)" = 0
 without='nothing preloaded, notify = off'
-versus 'append, 32 clients, the worker notifies 1 listener' /s auto nothing "$without" '>= 0.9'
-versus 'the same, 10 listeners' /s listeners nothing "$without"
-versus 'the same, 10 waiters who call again at once' /s waiters nothing "$without"
-versus 'the same, notify = off, but the worker looks' /s worker nothing "$without"
-versus 'the same, each commit notifies 1 listener' /s transaction nothing "$without"
+versus 'append, 32 clients; the worker notifies 1 listener' /s auto nothing "$without" '>= 0.9'
+versus 'append, 32 clients; the worker notifies 10 listeners' /s listeners nothing "$without"
+versus 'append, 32 clients; 10 waiters who call again at once' /s waiters nothing "$without"
+versus 'append, 32 clients; notify = off, but the worker looks' /s worker nothing "$without"
+versus 'append, 32 clients; each commit notifies 1 listener' /s transaction nothing "$without"
 single 'notifications a second by the worker meanwhile' /s $(($(notifications event_store_notify_auto) / rounds / seconds))
 bare check event_store
 bare drop event_store

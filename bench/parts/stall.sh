@@ -38,8 +38,8 @@ for where in none elsewhere here; do
     race_sides "$here_sides" stall $where
     case $where in
         none) what='delivered to a reader, 4 clients append' ;;
-        elsewhere) what='the same, a transaction idles in another database' ;;
-        here) what='the same, a transaction idles in this database' ;;
+        elsewhere) what='delivered while a transaction idles in another database' ;;
+        here) what='delivered while a transaction idles in this database' ;;
     esac
     sides "$what" events/s
 done
