@@ -150,7 +150,7 @@ race_sides() {
 # drive DATABASE SCRIPT CLIENTS SECONDS ROUND [OPTION…]: "speed transactions"
 drive() {
     local out
-    out=$(PGDATABASE=$1 PGOPTIONS="${PGOPTIONS:-}" pgbench -n -M prepared -f "$2" -c "$3" -j "$(($3 > 1 ? 2 : 1))" -T "$4" \
+    out=$(PGDATABASE=$1 pgbench -n -M prepared -f "$2" -c "$3" -j "$(($3 > 1 ? 2 : 1))" -T "$4" \
         -D data="$DATA" -D round="$5" -D n=0 -D streams="$streams" -D spread="$spread" -D length="$length" "${@:6}" 2>&1) ||
         { echo "$out" >&2; exit 1; }
     figures pgbench <<< "$out"

@@ -172,6 +172,22 @@ close $records_file;
 is(run_program("# Head\n", 'report', "$dir/records", "$dir/md", "$dir/svg", 'A & B', 'plain', 'slow'), '', 'figures report');
 ok(-s "$dir/md" && -s "$dir/svg", 'it writes both files');
 
+# What bench/run is told, and what it is made of
+my $bench = "$FindBin::Bin/../../bench";
+like(`ONLY=nothing $bench/run 2>&1`, qr/^no part is named "nothing"; there are: append /, 'a part that is not there');
+is($? >> 8, 2, 'fails');
+like(`PEERS=nobody $bench/run 2>&1`, qr/^no peer is named "nobody"/, 'a peer that is not there');
+is($? >> 8, 2, 'fails');
+my ($all) = do { local (@ARGV, $/) = "$bench/run"; <> } =~ /^all='(.*)'$/m;
+is(join(' ', sort split / /, $all), join(' ', map { s{.*/(.*)\.sh}{$1}r } glob "$bench/parts/*.sh"), 'each part has its file');
+for my $side (map { s{.*/}{}r } glob "$bench/peers/*")
+{
+	ok(-s "$bench/peers/$side/create.sql", "$side can be made");
+	open my $about, '<', "$bench/peers/$side/about" or die;
+	my @about = <$about>;
+	is(scalar(@about), $side eq 'event_store' ? 1 : 2, "$side has a title, and says what can be compared");
+}
+
 done_testing();
 
 # What the program prints, errors included; its status is in $?.
