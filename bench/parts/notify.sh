@@ -14,14 +14,14 @@ bare sql -c 'ALTER DATABASE event_store SET event_store.notify = off'
 # notifications DATABASE: that the worker has sent
 notifications() { PGDATABASE=$1 value "SELECT notifications FROM event_store.feed_status('ev')"; }
 
-# told NAME LISTENERS WAITERS ROUND
-# What the listeners say at their end is a line of its own.
-tps_of_told() { speed=$(tps "$1" append 32 "$2"); }
+# told NAME LISTENERS WAITERS ROUND: the speed, and not what the listeners say
 told() {
     local speed
     beside "event_store_$1" "$2" "$3" tps_of_told "event_store@$1" "$4" > /dev/null
     echo "$speed"
 }
+tps_of_told() { speed=$(tps "$1" append 32 "$2"); }
+
 race nothing 'bare tps event_store append 32' \
     worker 'tps event_store@notify_off append 32' \
     auto 'told notify_auto 1 0' \
