@@ -117,6 +117,9 @@ check() {
     done
 }
 
+# notifications DATABASE: that the worker has sent
+notifications() { PGDATABASE=$1 value "SELECT notifications FROM event_store.feed_status('ev')"; }
+
 ### Racing
 
 # race LABEL COMMAND…: runs the commands in turn, each round another one first.
@@ -266,7 +269,7 @@ write_report() {
         echo "$(date -u +%Y-%m-%d), $(nproc) cores ($(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1)), $(awk '/^MemTotal/ { printf "%.0f", $2 / 1048576 }' /proc/meminfo) GB," \
             "$(. /etc/os-release && echo "$PRETTY_NAME"), Linux $(uname -r); a flush (pg_test_fsync, fdatasync) takes $(flush) µs."
         echo "$(postgres --version), event_store $(sed -n "s/^default_version *= *'\(.*\)'/\1/p" "$PRIVATE/tree/event_store.control")$versions."
-        echo "Settings: $(printf '%s, ' "${settings[@]:0:4}")shared_preload_libraries = 'event_store'; else defaults."
+        echo "Settings: $(printf '%s, ' "${settings[@]:0:4}" "${preloaded[@]}")else defaults."
         echo "$rounds rounds of $seconds s, all sides in turn on one cluster; $minutes minutes: \`make bench${full:+-full}\`${ONLY:+ with ONLY=\"$ONLY\"}."
         echo
         echo "A figure is the median of the rounds, a ratio the median of the rounds' ratios, with the least and the greatest. **Above 1 event_store is better**: faster, or" \

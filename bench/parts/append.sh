@@ -18,6 +18,7 @@ for n in $clients; do
                 i=$((i + 1))
             done
         fi
+        expect 'the worker notifies' "$(notifications event_store)" -ge "$rounds"
         check $here_sides
         drop $here_sides
     done

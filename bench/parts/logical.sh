@@ -1,6 +1,6 @@
 # What wal_level = logical costs.
 if [ ! -e "$PRIVATE/logical.log" ]; then
-    server_start logical "${settings[@]}" "shared_preload_libraries = 'event_store'" 'wal_level = logical'
+    server_start logical "${settings[@]}" "${preloaded[@]}" 'wal_level = logical'
     for side in event_store plain; do
         make_template $side > "$PRIVATE/out" 2>&1 || { cat "$PRIVATE/out" >&2; exit 1; }
     done

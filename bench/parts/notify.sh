@@ -11,9 +11,6 @@ done
 bare fresh event_store
 bare sql -c 'ALTER DATABASE event_store SET event_store.notify = off'
 
-# notifications DATABASE: that the worker has sent
-notifications() { PGDATABASE=$1 value "SELECT notifications FROM event_store.feed_status('ev')"; }
-
 # told NAME LISTENERS WAITERS ROUND: the speed, and not what the listeners say
 told() {
     local speed
