@@ -94,6 +94,8 @@ demo:
 	@examples/demo
 bench:
 	@bench/run
+bench-full:
+	@bench/run --full
 fuzz:
 	@test/fuzz/run
 # Takes an hour or two; FILES=... is some of it.
@@ -114,8 +116,9 @@ help:
 	@echo 'make fuzz          random calls of everything; CALLS=50000  SEED=n'
 	@echo 'make valgrind      tests on a server under memcheck; FILES="append.sql"'
 	@echo 'make demo          a tour on a private server; KEEP=1 leaves it running'
-	@echo 'make bench         benchmarks, on a private server'
+	@echo 'make bench         benchmarks against others, on a private server; a quarter of an hour'
+	@echo 'make bench-full    the same with all there is; an hour.  ONLY="append feed"'
 	@echo 'make schedules     sessions in all orders of their steps, some minutes'
 	@echo 'make clean         remove what was built'
 	@echo 'Variables: PG_CONFIG=/path/to/pg_config, WERROR=1, DESTDIR=dir'
-.PHONY: check-names setup test demo bench schedules fuzz valgrind help
+.PHONY: check-names setup test demo bench bench-full schedules fuzz valgrind help

@@ -1,16 +1,18 @@
 /*
  * batch.c
- *	  Writes events, some hundreds a call, for some seconds: by append_batch()
- *	  or by COPY BINARY into the plain table.  Prints events per second.
+ *	  Writes events, some hundreds a call, for some seconds: by the statement in
+ *	  a file, or where that is a COPY, by COPY BINARY.  Prints events per second,
+ *	  and how many events it has written altogether.
  *
- *	  batch append|copy ROUND SECONDS EVENTS
+ *	  batch FILE ROUND SECONDS EVENTS
  *
  * The connection comes from the environment, the events' data from $DATA.
  * Each call writes one new stream in a transaction of its own, over one warm
- * connection.  append_batch() is a prepared statement whose arrays are sent in
- * binary; COPY gets no version or position from the server, so it sends the
- * versions, and ids that rise as UUIDv7 do.  What the client sends is laid out
- * before the clock starts, except for what changes from call to call.
+ * connection.  The statement is prepared, with the parameters stream, types and
+ * data, whose arrays are sent in binary; COPY gets no version or position from
+ * the server, so it sends the versions, and ids that rise as UUIDv7 do.  What
+ * the client sends is laid out before the clock starts, except for what changes
+ * from call to call.
  */
 #include <arpa/inet.h>
 #include <libpq-fe.h>
@@ -23,10 +25,12 @@
 
 #define TYPE			"OrderPlaced"
 #define STREAM_LENGTH	17		/* batch-%02d-%08d */
-#define WARM_UP			30		/* calls */
+#define WARM_UP			30		/* calls, at most */
 
 #define TEXTOID			25
 #define JSONBOID		3802
+#define TEXTARRAYOID	1009
+#define JSONBARRAYOID	3807
 
 typedef struct Buffer
 {
@@ -36,6 +40,7 @@ typedef struct Buffer
 
 static PGconn *conn;
 static const char *json;
+static char statement[2000];
 static int	nevents;
 
 static void
@@ -114,7 +119,7 @@ expect(PGresult *result, ExecStatusType status, const char *what)
 }
 
 static void
-append(const char *stream)
+call_statement(const char *stream)
 {
 	static Buffer types,
 				data;
@@ -122,13 +127,13 @@ append(const char *stream)
 	const char *values[3];
 	int			lengths[3];
 	const int	formats[3] = {1, 1, 1};
+	const Oid	oids[3] = {TEXTOID, TEXTARRAYOID, JSONBARRAYOID};
 
 	if (!prepared)
 	{
 		types = make_array(TEXTOID);
 		data = make_array(JSONBOID);
-		expect(PQprepare(conn, "append", "SELECT * FROM event_store.append_batch('ev', $1, $2, $3)", 0, NULL),
-			   PGRES_COMMAND_OK, "PREPARE");
+		expect(PQprepare(conn, "append", statement, 3, oids), PGRES_COMMAND_OK, "PREPARE");
 		prepared = true;
 	}
 	values[0] = stream;
@@ -138,7 +143,7 @@ append(const char *stream)
 	values[2] = data.data;
 	lengths[2] = data.len;
 	expect(PQexecPrepared(conn, "append", 3, values, lengths, formats, 1),
-		   PGRES_TUPLES_OK, "append_batch");
+		   PGRES_TUPLES_OK, "append");
 }
 
 static void
@@ -181,8 +186,7 @@ copy(const char *stream, uint64_t round, uint64_t call)
 		put64(&id, round);
 		put64(&id, call * nevents + i);
 	}
-	expect(PQexec(conn, "COPY plain (stream, version, event_id, type, data) FROM STDIN (FORMAT binary)"),
-		   PGRES_COPY_IN, "COPY");
+	expect(PQexec(conn, statement), PGRES_COPY_IN, "COPY");
 	if (PQputCopyData(conn, rows.data, rows.len) != 1 || PQputCopyEnd(conn, NULL) != 1)
 		die("COPY");
 	expect(PQgetResult(conn), PGRES_COMMAND_OK, "COPY");
@@ -199,44 +203,62 @@ now(void)
 	return time.tv_sec + time.tv_nsec / 1e9;
 }
 
+static void
+read_statement(const char *name)
+{
+	FILE	   *file = fopen(name, "r");
+
+	if (file == NULL || fread(statement, 1, sizeof(statement) - 1, file) == 0)
+	{
+		perror(name);
+		exit(1);
+	}
+	fclose(file);
+}
+
 int
 main(int argc, char **argv)
 {
 	int			round;
 	double		seconds;
+	double		began;
 	double		start = 0;
 	double		end;
 	int			call = 0;
-	bool		appending;
+	int			warm_up = 0;	/* calls, when it has ended */
 
 	json = getenv("DATA");
 	if (argc != 5 || json == NULL)
 	{
-		fprintf(stderr, "usage: DATA=json batch append|copy ROUND SECONDS EVENTS\n");
+		fprintf(stderr, "usage: DATA=json batch FILE ROUND SECONDS EVENTS\n");
 		return 2;
 	}
-	appending = strcmp(argv[1], "append") == 0;
+	read_statement(argv[1]);
 	round = atoi(argv[2]);
 	seconds = atof(argv[3]);
 	nevents = atoi(argv[4]);
 	conn = PQconnectdb("");
 	if (PQstatus(conn) != CONNECTION_OK)
 		die("connect");
+	began = now();
 	do
 	{
 		char		stream[64];
 
-		if (call == WARM_UP)
-			start = now();
 		snprintf(stream, sizeof(stream), "batch-%02d-%08d", round % 100, call);
-		if (appending)
-			append(stream);
-		else
+		if (strncmp(statement, "COPY", 4) == 0)
 			copy(stream, round, call);
+		else
+			call_statement(stream);
 		call++;
 		end = now();
-	} while (call <= WARM_UP || end - start < seconds);
-	printf("%.0f\n", (call - WARM_UP) * (double) nevents / (end - start));
+		if (warm_up == 0 && (call == WARM_UP || end - began > seconds / 4))
+		{
+			warm_up = call;
+			start = end;
+		}
+	} while (warm_up == 0 || call == warm_up || end - start < seconds);
+	printf("%.0f %lld\n", (call - warm_up) * (double) nevents / (end - start), (long long) call * nevents);
 	PQfinish(conn);
 	return 0;
 }

@@ -1,8 +1,6 @@
 -- Loads of a stream of 1,000 events, against a loop in PL/pgSQL over
--- read_stream() that calls a reducer; both in one session, in turn.  Prints rows
--- of the table that bench/run prints; needs the variable rounds.
-CREATE EXTENSION IF NOT EXISTS event_store;
-SELECT event_store.create_event_table('ev') \g /dev/null
+-- read_stream() that calls a reducer; both in one session, in turn.  Prints lines
+-- "number ours|other round speed"; needs the variable rounds.
 SELECT event_store.append_batch('ev', 'order-1', array_agg('Type' || i % 7),
            array_agg(jsonb_build_object('field' || i % 10, i, 'status', 'state ' || i % 5, 'text', md5(i::text))))
   FROM generate_series(1, 1000) i \g /dev/null
@@ -48,24 +46,18 @@ BEGIN
     END LOOP;
     RETURN times / extract(epoch FROM clock_timestamp() - started);
 END $$;
-CREATE FUNCTION race(ours text, plain text, rounds int, OUT a float8[], OUT b float8[]) LANGUAGE plpgsql AS $$
+CREATE FUNCTION race(ours text, other text, rounds int) RETURNS SETOF text LANGUAGE plpgsql AS $$
 BEGIN
     FOR i IN 1 .. rounds LOOP
-        a[i] := speed(ours, 20);
-        b[i] := speed(plain, 20);
+        RETURN NEXT format(E'ours %s %s\nother %s %s', i, speed(ours, 20), i, speed(other, 20));
     END LOOP;
 END $$;
 
-SELECT format('| %s | %s | %s | **%s** | %s to %s | %s | ≥ %s%s |', work, round(speed_a), round(speed_b), round(ratio, 2), round(low, 2), round(high, 2),
-              round(best, 2), target, CASE WHEN ratio < target THEN ': missed' ELSE '' END)
-  FROM (VALUES (1, 'load of 1,000 events, SQL reducer, against a PL/pgSQL loop with it', 1.0, $$SELECT event_store.load('ev', 'order-1', 'sql', use_snapshot => false)$$, $$SELECT loop_sql('order-1')$$),
-               (2, 'the same, PL/pgSQL reducer', 1.0, $$SELECT event_store.load('ev', 'order-1', 'plpgsql')$$, $$SELECT loop_plpgsql('order-1')$$),
-               (3, 'the same with merge(), against the loop with the SQL reducer', 5.0, $$SELECT event_store.load('ev', 'order-1', 'merge')$$, $$SELECT loop_sql('order-1')$$),
-               (4, 'the same with merge(), against the loop with the PL/pgSQL reducer', 5.0, $$SELECT event_store.load('ev', 'order-1', 'merge')$$, $$SELECT loop_plpgsql('order-1')$$),
-               (5, 'load with a snapshot at 990, against one without', 20.0, $$SELECT event_store.load('ev', 'order-1', 'sql')$$, $$SELECT event_store.load('ev', 'order-1', 'sql', use_snapshot => false)$$)) AS w(n, work, target, ours, plain)
- CROSS JOIN LATERAL race(ours, plain, :rounds)
- CROSS JOIN LATERAL (
-       SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY x) AS speed_a, percentile_cont(0.5) WITHIN GROUP (ORDER BY y) AS speed_b,
-              (percentile_cont(0.5) WITHIN GROUP (ORDER BY x / y))::numeric AS ratio, min(x / y)::numeric AS low, max(x / y)::numeric AS high, (max(x) / max(y))::numeric AS best
-         FROM unnest(a, b) AS r(x, y)) AS figures
+SELECT regexp_replace(figures, '^', n || ' ', 'gn')
+  FROM (VALUES (1, $$SELECT event_store.load('ev', 'order-1', 'sql', use_snapshot => false)$$, $$SELECT loop_sql('order-1')$$),
+               (2, $$SELECT event_store.load('ev', 'order-1', 'plpgsql')$$, $$SELECT loop_plpgsql('order-1')$$),
+               (3, $$SELECT event_store.load('ev', 'order-1', 'merge')$$, $$SELECT loop_sql('order-1')$$),
+               (4, $$SELECT event_store.load('ev', 'order-1', 'merge')$$, $$SELECT loop_plpgsql('order-1')$$),
+               (5, $$SELECT event_store.load('ev', 'order-1', 'sql')$$, $$SELECT event_store.load('ev', 'order-1', 'sql', use_snapshot => false)$$)) AS w(n, ours, other)
+ CROSS JOIN LATERAL race(ours, other, :rounds) AS figures
  ORDER BY n;

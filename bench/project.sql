@@ -1,6 +1,5 @@
--- An event table with so many :events of 100 bytes in so many :streams, projections
--- over it, and the same by hand.  All projections are paused.
-SELECT event_store.create_event_table('ev');
+-- So many :events of 100 bytes in so many :streams, projections over them, and the
+-- same by hand.  All projections are paused.
 BEGIN;
 LOCK TABLE ev IN SHARE ROW EXCLUSIVE MODE;
 INSERT INTO ev (stream, type, data)

@@ -1,0 +1,1 @@
+../xid8/append_expected.sql

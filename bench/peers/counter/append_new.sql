@@ -1,0 +1,1 @@
+../xid8/append_new.sql

@@ -1,0 +1,1 @@
+../xid8/batch.sql

@@ -1,0 +1,1 @@
+SELECT * FROM event_store.append_batch('ev', $1, $2, $3)

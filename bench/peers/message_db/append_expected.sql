@@ -1,0 +1,5 @@
+\set stream :n % :streams
+\set version :n / :streams - 1
+\set category :client_id * :spread
+\set n :n + 1
+SELECT message_store.write_message(gen_random_uuid()::varchar, 'order' || :category || '-' || :round || '-' || :client_id || '-' || :stream, 'OrderPlaced', :data, NULL, :version);

@@ -1,0 +1,2 @@
+-- cursor: reader
+SELECT * FROM next_events($1)

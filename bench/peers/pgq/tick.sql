@@ -1,0 +1,1 @@
+SELECT pgq.ticker('bench') \watch 0.1

@@ -1,0 +1,1 @@
+COPY plain (stream, version, event_id, type, data) FROM STDIN (FORMAT binary)

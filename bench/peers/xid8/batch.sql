@@ -1,0 +1,1 @@
+SELECT append($1, $2, $3)

@@ -1,7 +1,0 @@
--- The same row as in append.sql.  The version is the client's to know, the id
--- rises as a UUIDv7 does.
-\set stream :n % :streams
-\set version :n / :streams + 1
-\set id (:round * 1000000000 + :n) * 64 + :client_id
-\set n :n + 1
-INSERT INTO plain (stream, version, event_id, type, data) VALUES ('order-' || :round || '-' || :client_id || '-' || :stream, :version, lpad(to_hex(:id::bigint), 32, '0')::uuid, 'OrderPlaced', :data);
