@@ -160,6 +160,8 @@ at_release(ResourceReleasePhase phase, bool isCommit, bool isTopLevel, void *arg
 		if (xact->feed)
 			es_wake_feed(xact->feed, xact->relid);
 	}
+	if (ES_BROKEN(ES_BREAK_WAKE_BEFORE_RELEASE) && touched != NIL)
+		pg_usleep(2000);		/* the worker looks, and sees the locks */
 	touched = NIL;
 	if (rescan && isCommit)
 		es_rescan();
@@ -373,7 +375,11 @@ es_draw_position(EventTable *table, TableXact *xact)
 	xact->last_position = position;
 	ES_POINT("after_nextval");
 	if (!xact->in_flight)
-		announce(table, xact);	/* only where that is the mistake */
+	{
+		/* Only where that is the mistake; others draw meanwhile. */
+		pg_usleep(200);
+		announce(table, xact);
+	}
 	return position;
 }
 
