@@ -92,6 +92,8 @@ demo:
 	@examples/demo
 bench:
 	@bench/run
+stress:
+	@MINUTES=$${MINUTES:-5} test/stress/run
 help:
 	@echo 'make               build'
 	@echo 'make install       install into the server that pg_config belongs to'
@@ -101,6 +103,7 @@ help:
 	@echo '                   ONLY="regress pgtap"  FILES="append.sql"  RESULTS=dir'
 	@echo 'make demo          a tour on a private server; KEEP=1 leaves it running'
 	@echo 'make bench         benchmarks, on a private server'
+	@echo 'make stress        load, crashes and a checker, for MINUTES=5; SEED=n'
 	@echo 'make clean         remove what was built'
 	@echo 'Variables: PG_CONFIG=/path/to/pg_config, WERROR=1, DESTDIR=dir'
-.PHONY: check-names setup test demo bench help
+.PHONY: check-names setup test demo bench stress help
