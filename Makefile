@@ -94,6 +94,8 @@ demo:
 	@examples/demo
 bench:
 	@bench/run
+stress:
+	@MINUTES=$${MINUTES:-5} test/stress/run
 bench-full:
 	@bench/run --full
 fuzz:
@@ -118,7 +120,8 @@ help:
 	@echo 'make demo          a tour on a private server; KEEP=1 leaves it running'
 	@echo 'make bench         benchmarks against others, on a private server; a quarter of an hour'
 	@echo 'make bench-full    the same with all there is; an hour.  ONLY="append feed"'
+	@echo 'make stress        load, crashes and a checker, for MINUTES=5; SEED=n'
 	@echo 'make schedules     sessions in all orders of their steps, some minutes'
 	@echo 'make clean         remove what was built'
 	@echo 'Variables: PG_CONFIG=/path/to/pg_config, WERROR=1, DESTDIR=dir'
-.PHONY: check-names setup test demo bench bench-full schedules fuzz valgrind help
+.PHONY: check-names setup test demo bench bench-full stress schedules fuzz valgrind help

@@ -186,6 +186,8 @@ wake(bool isCommit)
 		if (xact->feed)
 			es_wake_feed(xact->feed, xact->relid);
 	}
+	if (ES_BROKEN(ES_BREAK_WAKE_BEFORE_RELEASE) && touched != NIL)
+		pg_usleep(2000);		/* the worker looks, and sees the locks */
 	touched = NIL;
 	if (rescan && isCommit)
 		es_rescan();
@@ -424,7 +426,11 @@ note_drawn(EventTable *table, TableXact *xact, int64 first, int64 last)
 	xact->last_position = last;
 	ES_POINT("after_nextval");
 	if (!xact->in_flight)
-		announce(table, xact);	/* only where that is the mistake */
+	{
+		/* Only where that is the mistake; others draw meanwhile. */
+		pg_usleep(200);
+		announce(table, xact);
+	}
 }
 
 /* Has this transaction drawn positions of the table? */
