@@ -5,7 +5,7 @@ CREATE FUNCTION event_store.channel(event_table regclass) RETURNS text
     LANGUAGE c STABLE PARALLEL SAFE
     AS 'MODULE_PATHNAME', 'event_store_channel';
 COMMENT ON FUNCTION event_store.channel(regclass) IS
-'The channel on which an event table notifies its listeners: LISTEN to it. With shared_preload_libraries = ''event_store'' the background worker of the database notifies as soon as events are readable, at most once per event_store.notify_interval; the payload is the newest checkpoint, as text, and only ever rises. Without it, each transaction that has appended notifies when it commits; the payload is the last position that it has drawn, which need not be readable yet, and PREPARE TRANSACTION and COMMIT PREPARED send none. A notification is a hint: read from your checkpoint, and poll as well. See the setting event_store.notify.';
+'The channel on which an event table notifies its listeners: LISTEN to it. With shared_preload_libraries = ''event_store'' the background worker of the database notifies as soon as events are readable, at most once per event_store.notify_interval; the payload is the newest checkpoint, as text, and what the worker says only ever rises. Without it, and while there is no worker (for a moment after a crash, for example), each transaction that has appended notifies when it commits; the payload is the last position that it has drawn, which need not be readable yet, and PREPARE TRANSACTION and COMMIT PREPARED send none. A notification is a hint: read from your checkpoint, and poll as well. See the setting event_store.notify.';
 
 CREATE FUNCTION event_store.wait_for_events(
     event_table regclass,

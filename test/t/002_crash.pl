@@ -46,7 +46,7 @@ $node->safe_psql('postgres', q{SELECT event_store.create_event_table('ev'); CREA
 	my $victim = $node->safe_psql('postgres', q{SELECT min(pid) FROM pg_stat_activity WHERE query LIKE '%append_batch%' AND pid <> pg_backend_pid()});
 	kill 'KILL', $victim;
 	$_->finish for @runs;
-	$node->poll_query_until('postgres', 'SELECT true');
+	comes_back($node);
 
 	my $acknowledged = 0;
 	for my $n (1 .. 4)

@@ -374,7 +374,7 @@ my $index;
 	$listener->{psql}->quit;
 	kill 'KILL', $pid;
 	$node->wait_for_log(qr/all server processes terminated; reinitializing/, $offset);
-	$node->poll_query_until('postgres', 'SELECT true');
+	comes_back($node);
 	comes($node, 'late', 'after kill -9 of a worker there is another one');
 	comes($node, 'later', 'so there is in other databases');
 	ok($node->poll_query_until('late', notifications_sql('other'), 1), 'the final checkpoint is notified without an append');

@@ -401,7 +401,7 @@ for my $restart ('a restart', 'kill -9')
 		kill 'KILL', $node->safe_psql('postgres', q{SELECT pid FROM pg_stat_activity WHERE backend_type = 'event_store worker' AND datname = 'postgres'});
 		$listener->{run}->kill_kill;
 	}
-	$node->poll_query_until('postgres', 'SELECT true');
+	comes_back($node);
 	wait_for_worker('true');
 	listen_anew();
 	unlike(heard_while_held('SELECT 1'), qr/ev $final|not looked/, "after $restart a prepared transaction still holds back");

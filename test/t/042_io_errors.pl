@@ -126,12 +126,7 @@ sub try
 		$in .= "\\q\n";
 		$psql->finish;
 	}
-	# A psql that is refused does not read what it is sent, which IPC::Run cannot bear.
-	for (my $tries = 0; $stopped && system('pg_isready', '-q', '-d', $node->connstr('postgres')) != 0; $tries++)
-	{
-		die 'the server is gone' if $tries > 100 * $PostgreSQL::Test::Utils::timeout_default;
-		usleep(10_000);
-	}
+	comes_back($node) if $stopped;
 	return (slurp_file("$dir/strace") =~ /\(INJECTED\)/ ? 1 : 0, @errors);
 }
 

@@ -8,9 +8,10 @@ use Exporter 'import';
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
+use Time::HiRes qw(usleep);
 
 our @EXPORT = qw(new_server log_is_clean background_complaints refused eventually workers_sql worker comes leaves
-  kill_9 writers finish_writers caught_up is_fold projection_is);
+  kill_9 comes_back writers finish_writers caught_up is_fold projection_is);
 
 # A running server.  allows_streaming as for init(); conf are further lines of
 # postgresql.conf; with no_extension the database postgres is left empty; with
@@ -137,7 +138,21 @@ sub kill_9
 
 	kill 'KILL', $pid;
 	$node->wait_for_log(qr/all server processes terminated; reinitializing/, $offset);
-	$node->poll_query_until('postgres', 'SELECT true');
+	comes_back($node);
+	return;
+}
+
+# Waits until the server takes connections again.  Not by a query: a psql that is refused does not
+# read what it is sent, which IPC::Run cannot bear.
+sub comes_back
+{
+	my ($node) = @_;
+
+	for (my $tries = 0; system('pg_isready', '-q', '-d', $node->connstr('postgres')) != 0; $tries++)
+	{
+		die 'the server is gone' if $tries > 100 * $PostgreSQL::Test::Utils::timeout_default;
+		usleep(10_000);
+	}
 	return;
 }
 
