@@ -117,13 +117,6 @@ es_next_proclock(SHM_QUEUE *list, PROCLOCK *lock)
 }
 #endif
 
-/* 16 has other names for the place of a relation's file. */
-#if PG_VERSION_NUM >= 160000
-#define es_set_locator(record, rel)	((record).locator = (rel)->rd_locator)
-#else
-#define es_set_locator(record, rel)	((record).node = (rel)->rd_node)
-#endif
-
 /* 17 has a time-out that ends whoever is in a transaction for too long. */
 #if PG_VERSION_NUM >= 170000
 #define ES_NO_TRANSACTION_TIMEOUT	{"transaction_timeout", "0"},

@@ -27,7 +27,6 @@
 #include "commands/trigger.h"
 #include "event_table.h"
 #include "nodes/nodes.h"
-#include "sequence.h"
 #include "test_hooks.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"

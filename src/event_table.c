@@ -17,12 +17,13 @@
 #include "access/table.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_subscription_rel.h"
+#include "commands/sequence.h"
 #include "compat.h"
 #include "errors.h"
 #include "event_table.h"
 #include "miscadmin.h"
 #include "scan.h"
-#include "sequence.h"
+#include "storage/bufmgr.h"
 #include "storage/lmgr.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
@@ -305,6 +306,34 @@ look_up(Relation rel)
 	/* setval() mends without invalidating, so problems are looked at again. */
 	entry->valid = before == invalidations && table.problem == NULL;
 	return entry;
+}
+
+/*
+ * The last value that the sequence has given out, 0 for none; and whether it
+ * has just been logged, as by setval(), and at every 33rd nextval().  Reads the page
+ * itself: pg_sequence_last_value() would keep a lock to the end of the
+ * transaction, at which other readers would take us for a writer, and wants
+ * privileges.
+ */
+int64
+es_sequence_last_value(Oid sequence, bool *logged)
+{
+	Relation	rel = relation_open(sequence, AccessShareLock);
+	Buffer		buffer = ReadBuffer(rel, 0);
+	Page		page = BufferGetPage(buffer);
+	Form_pg_sequence_data data;
+	int64		last;
+
+	LockBuffer(buffer, BUFFER_LOCK_SHARE);
+	data = (Form_pg_sequence_data)
+		((char *) PageGetItem(page, PageGetItemId(page, FirstOffsetNumber)) +
+		 ((HeapTupleHeader) PageGetItem(page, PageGetItemId(page, FirstOffsetNumber)))->t_hoff);
+	last = data->is_called ? data->last_value : data->last_value - 1;
+	if (logged)
+		*logged = data->log_cnt == 0;
+	UnlockReleaseBuffer(buffer);
+	relation_close(rel, AccessShareLock);
+	return last;
 }
 
 /*

@@ -120,6 +120,7 @@ extern int	es_owned_sequences(Oid relid, AttrNumber column, Oid *sequence);
 extern char *es_shape_problem(Relation rel);
 extern bool es_is_guard(const Trigger *trigger, const GuardSpec *spec);
 extern bool es_is_our_function(Oid funcid, const char *symbol);
+extern int64 es_sequence_last_value(Oid sequence, bool *logged);
 extern int64 es_last_position(EventTable *table, Snapshot snapshot, int64 low, int64 high);
 extern int64 es_check_sequence(EventTable *table);
 extern void es_note_position(Oid relid, int64 position);

@@ -20,7 +20,6 @@
 #include "miscadmin.h"
 #include "read.h"
 #include "scan.h"
-#include "sequence.h"
 #include "test_hooks.h"
 #include "utils/builtins.h"
 #include "utils/rel.h"

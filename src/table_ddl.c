@@ -24,7 +24,6 @@
 #include "fmgr.h"
 #include "funcapi.h"
 #include "miscadmin.h"
-#include "sequence.h"
 #include "table_ddl.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"

@@ -52,8 +52,6 @@ struct EventWriter
 {
 	EventTable *table;
 	TableXact  *xact;
-	int64		next_position;	/* of those drawn ahead ... */
-	int64		ndrawn;			/* ... so many are left */
 
 	/* the executor's state */
 	IndexState *state;
@@ -117,15 +115,6 @@ es_writer_begin(EventTable *table, int64 nevents)
 
 	ExecBSInsertTriggers(writer->estate, writer->result);
 	writer->xact = es_enter_flight(table);
-
-	/*
-	 * All but the last, which nextval() gives, and so lastval() too.  Not where
-	 * triggers may append between the rows.
-	 */
-	if (nevents > 1 && !writer->one_by_one)
-		writer->next_position = es_draw_positions(table, writer->xact, nevents - 1);
-	if (writer->next_position > 0)
-		writer->ndrawn = nevents - 1;
 	return writer;
 }
 
@@ -142,13 +131,7 @@ es_writer_put(EventWriter *writer, NewEvent *event)
 
 	es_check_size(toast_raw_datum_size(event->values[ES_DATA]) +
 				  (event->nulls[ES_METADATA] ? 0 : toast_raw_datum_size(event->values[ES_METADATA])));
-	if (writer->ndrawn > 0)
-	{
-		position = writer->next_position++;
-		writer->ndrawn--;
-	}
-	else
-		position = es_draw_position(writer->table, writer->xact);
+	position = es_draw_position(writer->table, writer->xact);
 	event->values[ES_POSITION] = Int64GetDatum(position);
 	event->values[ES_RECORDED_AT] = TimestampTzGetDatum(GetCurrentTimestamp());
 

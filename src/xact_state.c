@@ -23,14 +23,12 @@
 #include "compat.h"
 #include "miscadmin.h"
 #include "notify.h"
-#include "sequence.h"
 #include "settings.h"
 #include "storage/lmgr.h"
 #include "storage/lock.h"
 #include "storage/proc.h"
 #include "test_hooks.h"
 #include "utils/builtins.h"
-#include "utils/inval.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/resowner.h"
@@ -54,7 +52,6 @@ static TableXact *find_table(Oid relid);
 static TableXact *enter_table(Oid relid);
 static void set_locktag(LOCKTAG *tag, Oid relid, uint32 field3, uint16 field4);
 static void announce(EventTable *table, TableXact *xact);
-static void note_drawn(EventTable *table, TableXact *xact, int64 first, int64 last);
 static int64 least_tag_of(PGPROC *proc, Oid relid, int64 mark);
 
 Oid			es_table_being_rewritten = InvalidOid;
@@ -359,8 +356,8 @@ es_lock_stream(EventTable *table, uint32 hash, LOCKMODE mode)
 /*
  * Announces that this transaction is about to draw positions: takes the
  * in-flight lock, tagged with a position that all of ours will be above.  Once
- * per transaction and table.  Only then draws es_draw_position(), or
- * es_draw_positions(); to draw first and announce then would let a reader pass us by.
+ * per transaction and table.  Only es_draw_position() may follow; to draw
+ * first and announce then would let a reader pass us by.
  */
 TableXact *
 es_enter_flight(EventTable *table)
@@ -394,36 +391,12 @@ es_draw_position(EventTable *table, TableXact *xact)
 {
 	int64		position = nextval_internal(table->sequence, false);
 
-	note_drawn(table, xact, position, position);
-	return position;
-}
-
-/*
- * Draws n positions that follow on each other, and returns the first; 0 if they are to be
- * drawn one by one.
- */
-int64
-es_draw_positions(EventTable *table, TableXact *xact, int64 n)
-{
-	int64		first;
-
-	lock_relation_to_end(table->sequence, RowExclusiveLock);
-	AcceptInvalidationMessages();	/* ALTER SEQUENCE may have replaced its file */
-	first = es_sequence_draw(table->sequence, n);
-	if (first > 0)
-		note_drawn(table, xact, first, first + n - 1);
-	return first;
-}
-
-static void
-note_drawn(EventTable *table, TableXact *xact, int64 first, int64 last)
-{
-	if ((first <= xact->tag && !ES_BROKEN(ES_BREAK_SEQUENCE_CACHE)) ||
-		last > ES_MAX_POSITION)
+	if ((position <= xact->tag && !ES_BROKEN(ES_BREAK_SEQUENCE_CACHE)) ||
+		position > ES_MAX_POSITION)
 		es_unguarded(table->rel,
 					 psprintf("Its sequence gave out position " INT64_FORMAT " after " INT64_FORMAT ": it has been set back.",
-							  first, xact->tag));
-	xact->last_position = last;
+							  position, xact->tag));
+	xact->last_position = position;
 	ES_POINT("after_nextval");
 	if (!xact->in_flight)
 	{
@@ -431,6 +404,7 @@ note_drawn(EventTable *table, TableXact *xact, int64 first, int64 last)
 		pg_usleep(200);
 		announce(table, xact);
 	}
+	return position;
 }
 
 /* Has this transaction drawn positions of the table? */

@@ -36,7 +36,6 @@ extern uint32 es_stream_hash(const text *stream);
 extern void es_lock_stream(EventTable *table, uint32 hash, LOCKMODE mode);
 extern TableXact *es_enter_flight(EventTable *table);
 extern int64 es_draw_position(EventTable *table, TableXact *xact);
-extern int64 es_draw_positions(EventTable *table, TableXact *xact, int64 n);
 extern bool es_in_flight(Oid relid);
 extern int64 es_last_drawn(Oid relid);
 extern int64 es_positions_drawn(void);

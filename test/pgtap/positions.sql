@@ -1,5 +1,4 @@
--- The positions of a batch are drawn in one step; the sequence must be as
--- nextval() would have left it, and its limits must hold.
+-- What appends leave of the sequence, and its limits.
 SET client_min_messages = warning;
 SELECT plan(16);
 
@@ -50,11 +49,11 @@ CREATE TRIGGER audit BEFORE INSERT ON log FOR EACH ROW WHEN (new.stream <> 'audi
 SELECT event_store.append_batch('log', 's-1', '{A,B}', '{1,2}') \g /dev/null
 SELECT is((SELECT string_agg(concat_ws(' ', position, stream, version), ', ' ORDER BY position) FROM log),
     '1 s-1 1, 2 audit-1 1, 3 s-1 2, 4 audit-1 2',
-    'where a trigger may append between the rows they are drawn one by one');
+    'where a trigger appends between the rows it gets positions between theirs');
 DROP TRIGGER audit ON log;
 SELECT event_store.append_streams('log', '[{"stream": "a-1", "events": [{"type": "T", "data": 1}, {"type": "T", "data": 1}]}, {"stream": "b-1", "events": [{"type": "T", "data": 1}]}]') \g /dev/null
 SELECT is((SELECT string_agg(concat_ws(' ', position, stream, version), ', ' ORDER BY position) FROM log WHERE position > 4),
-    '5 a-1 1, 6 a-1 2, 7 b-1 1', 'append_streams() draws for all streams at once');
+    '5 a-1 1, 6 a-1 2, 7 b-1 1', 'append_streams() draws for all streams in their order');
 
 -- A batch of which one event is refused leaves a gap.
 ALTER TABLE log ADD CHECK (type <> 'Refused');

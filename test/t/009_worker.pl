@@ -211,11 +211,11 @@ log_from_here();
 set('event_store.worker_idle_timeout', "'1s'");
 reload();
 leaves($node, 'late', 'a running worker takes over worker_idle_timeout and leaves when idle for so long');
+reset_all();
+reload();
 $position = append('late', 'ev');
 hears($listener, 'ev', $position, 'the append that brings it back is notified');
 is(starts('late'), 1, 'it was started once for that');
-reset_all();
-reload();
 
 # Who commits a prepared transaction does not notify; so what is heard of it
 # comes from a worker.
