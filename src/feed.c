@@ -20,6 +20,7 @@
 #include "miscadmin.h"
 #include "read.h"
 #include "scan.h"
+#include "storage/lmgr.h"
 #include "test_hooks.h"
 #include "utils/builtins.h"
 #include "utils/rel.h"
@@ -188,6 +189,15 @@ high_water_mark(EventTable *table, int64 *last_value)
 	if (last_value)
 		*last_value = mark;
 	ES_POINT("after_sequence");
+
+	/*
+	 * Who keeps all appenders out has waited for them, and what they have done can be seen.  Some
+	 * may still be about to release their other locks, which say nothing any more; and a
+	 * projection that becomes inline must not stop before their events.
+	 */
+	if (!es_in_flight(table->relid) &&
+		CheckRelationLockedByMe(table->rel, ShareRowExclusiveLock, true))
+		return mark;
 	return es_least_tag_in_flight(table->relid, mark);
 }
 
