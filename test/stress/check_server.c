@@ -136,8 +136,15 @@ check_projections(void)
 
 		add(&sql, "SELECT status, event_store.wait_for_projection(name, timeout => '60 s'), last_error FROM event_store.projections WHERE name = '%s' AND status NOT IN ('failed', 'paused')"
 			" UNION ALL SELECT status, false, last_error FROM event_store.projections WHERE name = '%s' AND status IN ('failed', 'paused')", models[m].projection, models[m].projection);
-		result = must(conn, sql.text);
+		result = PQexec(conn, sql.text);
 		clear(&sql);
+		if (PQresultStatus(result) != PGRES_TUPLES_OK)
+		{
+			/* It has failed while it was waited for. */
+			violation(PROJECTIONS, "projection %s does not come to the end: %s", models[m].projection, PQerrorMessage(conn));
+			PQclear(result);
+			continue;
+		}
 		if (PQntuples(result) == 0)
 		{
 			PQclear(result);
