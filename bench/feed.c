@@ -3,7 +3,7 @@
  *	  Reads the feed of a store, batch by batch, with the statement in a file.
  *
  *	  feed read FILE ROUND EVENTS SECONDS
- *	  feed follow FILE READERS
+ *	  feed follow FILE READERS [TIMES]
  *
  * The file's first line is "-- cursor: COLUMN...": the statement's parameters
  * $1, $2, ... are these columns' values in the last row that was read, 0 at the
@@ -17,7 +17,8 @@
  * when all have got there.  For each line "count" on the standard input it
  * prints how many events the slowest has got; after "until N" it waits until
  * all have got N or more, or nothing has come for TOO_LATE, prints how many the
- * one got who has the fewest, and the one who has the most, and ends.
+ * one got who has the fewest, and the one who has the most, and ends.  TIMES is a
+ * file for the time, in seconds since 1970, when the first reader got each event.
  *
  * The connections come from the environment.
  */
@@ -46,6 +47,7 @@ typedef struct Reader
 	char		values[MAX_CURSOR][64];
 	atomic_long got;
 	atomic_bool empty;			/* has been at the head */
+	FILE	   *_Atomic times;
 } Reader;
 
 static Reader readers[MAX_READERS];
@@ -59,12 +61,18 @@ die(const char *what, PGconn *conn)
 }
 
 static double
-now(void)
+seconds_of(clockid_t clock)
 {
 	struct timespec time;
 
-	clock_gettime(CLOCK_MONOTONIC, &time);
+	clock_gettime(clock, &time);
 	return time.tv_sec + time.tv_nsec / 1e9;
+}
+
+static double
+now(void)
+{
+	return seconds_of(CLOCK_MONOTONIC);
 }
 
 static void
@@ -130,6 +138,8 @@ read_batch(Reader *reader)
 			die("the cursor is not in the result", NULL);
 	}
 	PQclear(result);
+	for (int i = 0; reader->times && i < count; i++)
+		fprintf(reader->times, "%.6f\n", seconds_of(CLOCK_REALTIME));
 	reader->got += count;
 	if (count == 0)
 		reader->empty = true;
@@ -189,7 +199,7 @@ most(int count)
 }
 
 static void
-follow(int count)
+follow(int count, const char *times)
 {
 	pthread_t	threads[MAX_READERS];
 	char		line[64];
@@ -206,6 +216,9 @@ follow(int count)
 			pause_reading();
 	for (int i = 0; i < count; i++)
 		readers[i].got = 0;
+	/* Nothing comes before "ready". */
+	if (times && (readers[0].times = fopen(times, "w")) == NULL)
+		die(times, NULL);
 	puts("ready");
 	fflush(stdout);
 	while (fgets(line, sizeof(line), stdin) != NULL)
@@ -231,6 +244,8 @@ follow(int count)
 			printf("%ld %ld\n", fewest(count), most(count));
 			for (int i = 0; i < count; i++)
 				PQfinish(readers[i].conn);
+			if (times && fclose(readers[0].times) != 0)
+				die(times, NULL);
 			return;
 		}
 		printf("%ld\n", fewest(count));
@@ -247,14 +262,14 @@ main(int argc, char **argv)
 		read_statement(argv[2]);
 		read_all(atoi(argv[3]), atol(argv[4]), atof(argv[5]));
 	}
-	else if (argc == 4 && strcmp(argv[1], "follow") == 0 && atoi(argv[3]) > 0 && atoi(argv[3]) <= MAX_READERS)
+	else if ((argc == 4 || argc == 5) && strcmp(argv[1], "follow") == 0 && atoi(argv[3]) > 0 && atoi(argv[3]) <= MAX_READERS)
 	{
 		read_statement(argv[2]);
-		follow(atoi(argv[3]));
+		follow(atoi(argv[3]), argv[4]);
 	}
 	else
 	{
-		fprintf(stderr, "usage: feed read FILE ROUND EVENTS SECONDS | follow FILE READERS\n");
+		fprintf(stderr, "usage: feed read FILE ROUND EVENTS SECONDS | follow FILE READERS [TIMES]\n");
 		return 2;
 	}
 	return 0;

@@ -169,25 +169,28 @@ tps() {
     echo "$speed"
 }
 
-# tps_and_times …: the same, and quantiles of the transactions' times
-tps_and_times() {
-    local speed count log=$PRIVATE/tmp/pgbench_log
+# tps_and_more …: the same, and quantiles of the transactions' times, and how many
+# bytes of WAL each takes
+tps_and_more() {
+    local speed count wal log=$PRIVATE/tmp/pgbench_log
     rm -f "$log".*
+    wal=$(value 'SELECT pg_current_wal_insert_lsn()')
     read -r speed count < <(drive "$1" "$here/peers/$1/$2.sql" "$3" "$seconds" "$4" --log --log-prefix="$log")
     expect "$1: $2" -n "$count"
     expect "$1: $count transactions are in the log" "$(cat "$log".* | wc -l)" = "$count"
     acknowledged "$1" "$count"
-    echo "$speed $(figures quantiles "$log".*)"
+    wal=$(value "SELECT round((pg_current_wal_insert_lsn() - '$wal') / $count)")
+    echo "$speed $(figures quantiles "$log".*) $wal"
 }
 
 ### Beside
 
-# follow SIDE READERS: starts so many readers of its feed; sets FOLLOW and
+# follow SIDE READERS [TIMES]: starts so many readers of its feed; sets FOLLOW and
 # follow_pid, to ask them.  finish_follow N: waits until they have got so many
 # events; sets fewest and most.
 follow() {
     local ready
-    coproc FOLLOW { PGDATABASE=$1 exec "$PRIVATE/feed" follow "$here/peers/$1/feed.sql" "$2"; }
+    coproc FOLLOW { PGDATABASE=$1 exec "$PRIVATE/feed" follow "$here/peers/$1/feed.sql" "${@:2}"; }
     follow_pid=$FOLLOW_PID
     ticker=
     if [ -e "$here/peers/$1/tick.sql" ]; then
