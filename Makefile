@@ -100,7 +100,7 @@ bench-full:
 	@bench/run --full
 fuzz:
 	@test/fuzz/run
-# Takes an hour or two; FILES=... is some of it.
+# Takes half an hour; FILES=... is some of it.
 valgrind: export VALGRIND = 1
 valgrind: export ONLY := $(or $(ONLY),pgtap regress isolation)
 valgrind: export TEST_TIMEOUT := $(or $(TEST_TIMEOUT),7200)
