@@ -346,17 +346,15 @@ es_try_events(Run *run, int64 from, int64 to, EventError *error)
 	{
 		ErrorData  *caught;
 
+		/* First of all: to copy the error can fail, and would leave us in the subtransaction. */
+		RollbackAndReleaseCurrentSubTransaction();
 		MemoryContextSwitchTo(context);
+		CurrentResourceOwner = owner;
+		if (!run->in_background &&
+			(geterrcode() == ERRCODE_QUERY_CANCELED || es_is_transient(geterrcode())))
+			PG_RE_THROW();
 		caught = CopyErrorData();
 		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-		if (!run->in_background &&
-			(caught->sqlerrcode == ERRCODE_QUERY_CANCELED || es_is_transient(caught->sqlerrcode)))
-		{
-			MemoryContextSwitchTo(context);
-			CurrentResourceOwner = owner;
-			ReThrowError(caught);
-		}
 		run->parked = parked;
 		error->sqlerrcode = caught->sqlerrcode;
 		error->message = caught->message;

@@ -128,15 +128,10 @@ take_back(void (*trial) (void *arg), void *arg)
 	}
 	PG_CATCH();
 	{
-		ErrorData  *error;
-
-		MemoryContextSwitchTo(context);
-		error = CopyErrorData();
-		FlushErrorState();
 		RollbackAndReleaseCurrentSubTransaction();
 		MemoryContextSwitchTo(context);
 		CurrentResourceOwner = owner;
-		ReThrowError(error);
+		PG_RE_THROW();
 	}
 	PG_END_TRY();
 	RollbackAndReleaseCurrentSubTransaction();

@@ -86,7 +86,7 @@ const Scenario scenarios[] = {
 	{"become_inline", "inline | append a | append b", RELEASE, "after_nextval,after_mark", "manual"},
 	{"become_inline_between", "inline | begin; append a; append b; commit", ALL, RELEASE, "manual"},
 	{"become_manual", "manual | append a | append b", RELEASE, "after_nextval,after_mark", "inline"},
-	{"inline_abort", "manual; inline | begin; append a; rollback | append b", RELEASE, "after_nextval", "inline"},
+	{"inline_abort", "manual; inline | begin; append a; rollback | append b", "after_nextval,before_release,after_mark", "after_nextval", "inline"},
 	{NULL}
 };
 

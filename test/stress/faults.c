@@ -50,6 +50,7 @@ static const struct
 static bool on[KINDS];
 static char errors[200];
 static int64_t injected[KINDS];
+_Atomic int64_t crashes;		/* of the primary; counted before they happen */
 static _Atomic int64_t tried[KINDS];	/* in this round */
 static _Atomic bool running;
 static pthread_t thread;
@@ -193,6 +194,7 @@ kill_9(pid_t pid)
 {
 	if (pid == 0)
 		return;
+	crashes++;
 	kill(pid, SIGKILL);
 	/* The postmaster then ends them all, us too. */
 	while (!abandoned && PQstatus(control) == CONNECTION_OK)
@@ -217,6 +219,7 @@ kill_postmaster(void)
 {
 	pid_t		pid = postmaster_of(&primary);
 
+	crashes++;
 	if (pid > 1 && kill(pid, SIGKILL) == 0)
 	{
 		start(&primary);
@@ -227,6 +230,7 @@ kill_postmaster(void)
 static void
 shut_down(void)
 {
+	crashes++;
 	(void) pg_ctl(&primary, "-m immediate stop");
 	start(&primary);
 	(void) reconnect();
@@ -391,6 +395,7 @@ faults_end(void)
 void
 fail_over(void)
 {
+	crashes++;
 	(void) pg_ctl(&primary, "-m immediate stop");
 	if (!pg_ctl(&standby, "promote"))
 	{

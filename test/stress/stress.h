@@ -253,6 +253,7 @@ extern void faults_end(void);
 extern bool fault_is_on(const char *name);
 extern const char *fault_errors(void);
 extern void fail_over(void);
+extern _Atomic int64_t crashes;
 extern int64_t faults_injected(int *count_of_kinds, const char ***names, const int64_t **counts);
 
 /* main.c */

@@ -346,7 +346,8 @@ my $index;
 		$node->safe_psql($db, $sql);
 		leaves($node, $db, "$name makes the worker leave");
 		$mine->{psql}->quit;
-		is(starts($db), 1, 'it was started once');
+		# It may have left before the transaction, whose locks are gone, wakes it.
+		cmp_ok(starts($db), '<=', 2, 'it was not started again and again');
 		is(complaints(), '', 'and had nothing to complain of');
 	}
 
