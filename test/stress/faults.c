@@ -219,8 +219,10 @@ kill_postmaster(void)
 {
 	pid_t		pid = postmaster_of(&primary);
 
+	if (pid <= 1)
+		return;
 	crashes++;
-	if (pid > 1 && kill(pid, SIGKILL) == 0)
+	if (kill(pid, SIGKILL) == 0)
 	{
 		start(&primary);
 		(void) reconnect();

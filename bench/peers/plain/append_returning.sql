@@ -1,5 +1,4 @@
--- The same row.  The version is the client's to know, the id rises as a UUIDv7
--- does.
+-- As append.sql, and answers what append() answers.
 \set stream :n % :streams
 \set version :n / :streams + 1
 \set category :client_id * :spread
